@@ -17,8 +17,10 @@ const (
 	EligibleLeaderVersion = "eligible.leader.replicas.version"
 	ShareVersion          = "share.version"
 	StreamsVersion        = "streams.version"
-	// Liveness is a feature of ours: at level 1 a broker heartbeats often and may be
-	// fenced on evidence before its session ends. Apache Kafka's brokers never register it.
+	// Liveness is a feature of ours: a broker that registers it heartbeats often and may
+	// be fenced on evidence before its session ends. It is never finalized (level 0):
+	// a controller refuses a broker that does not support each finalized feature, and
+	// Apache Kafka's brokers do not know this one. Being registered is what counts.
 	Liveness = "ottla.liveness"
 )
 
@@ -48,7 +50,7 @@ func Supported() []Range {
 		{GroupVersion, 0, 1, 1},
 		{KRaftVersion, 0, 1, 1},
 		{MetadataVersion, MetadataMin, MetadataLatest, MetadataLatest},
-		{Liveness, 0, 1, 1},
+		{Liveness, 0, 1, 0},
 		{ShareVersion, 0, 2, 2},
 		{StreamsVersion, 0, 1, 1},
 		{TransactionVersion, 0, 2, 2},
