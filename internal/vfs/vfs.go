@@ -7,12 +7,26 @@
 // after File.Sync; a new, renamed or removed name is durable after SyncDir of
 // its folder; anything not synced may survive a crash wholly, partly or not at
 // all. Code that is right on Mem's crash clones is right on a disk.
+//
+// An FS has no state beside its files, and any number of them work side by
+// side. All methods of FS and File may be called from many goroutines. No
+// method retries, caches or logs: what the host says reaches the caller, as an
+// error that names the operation and the path.
 package vfs
 
 import (
+	"errors"
 	"io"
 	"io/fs"
 	"os"
+)
+
+var (
+	// ErrLocked says that a file is locked by another process or another user
+	// of the same FS.
+	ErrLocked = errors.New("file is locked by another process")
+	// ErrTooLarge says that a file has more bytes than its reader admits.
+	ErrTooLarge = errors.New("file is larger than its reader admits")
 )
 
 // FS is a file system. Names are paths in the host's form. Errors satisfy
@@ -25,16 +39,23 @@ type FS interface {
 	OpenFile(name string, flag int, perm fs.FileMode) (File, error)
 	Mkdir(name string, perm fs.FileMode) error
 	MkdirAll(name string, perm fs.FileMode) error
+	// Remove removes a file or an empty folder. Whoever has the file open keeps
+	// reading and writing it.
 	Remove(name string) error
+	// RemoveAll removes name and everything below it, one entry after another:
+	// after a crash some of them may be left. It is no error if name is missing.
 	RemoveAll(name string) error
-	// Rename replaces newname atomically if it exists.
+	// Rename replaces newname atomically if it exists. A folder is never
+	// replaced: that is fs.ErrExist.
 	Rename(oldname, newname string) error
+	// ReadDir returns a folder's entries in the order of their names.
 	ReadDir(name string) ([]fs.DirEntry, error)
 	Stat(name string) (fs.FileInfo, error)
 	// SyncDir makes the names in a folder durable.
 	SyncDir(name string) error
 	// Lock takes an exclusive lock on a file, which it creates; it fails at once
-	// when another process (or FS user) holds it. Close releases it.
+	// with ErrLocked when another process (or FS user) holds it. Close releases
+	// it; the file stays.
 	Lock(name string) (io.Closer, error)
 	// Space tells the size of the file system that holds name and the bytes an
 	// unprivileged writer can still use.
@@ -44,7 +65,7 @@ type FS interface {
 }
 
 // File is an open file. ReadAt, WriteAt and WriteVec do not move a position.
-// All methods are safe for concurrent use.
+// All methods are safe for concurrent use; after Close they fail with fs.ErrClosed.
 type File interface {
 	io.ReaderAt
 	io.WriterAt
@@ -52,7 +73,8 @@ type File interface {
 	// WriteVec writes the buffers one after another from off with as few system
 	// calls as the host allows (pwritev). On an error n bytes were written.
 	WriteVec(bufs [][]byte, off int64) (n int64, err error)
-	// Truncate sets the size, growing with zeros.
+	// Truncate sets the size, growing with zeros. Blocks that Allocate reserved
+	// beyond the size are given back, also when the size stays as it is.
 	Truncate(size int64) error
 	// Size is the file's size; bytes that Allocate reserved do not count.
 	Size() (int64, error)
