@@ -1,6 +1,7 @@
 package record
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -98,7 +99,11 @@ func (p *printer) float(name string, v float64) {
 	if quote {
 		p.buf = append(p.buf, '"')
 	}
+	from := len(p.buf)
 	p.buf = strconv.AppendFloat(p.buf, v, 'g', -1, 64)
+	if p.json && !quote && !bytes.ContainsAny(p.buf[from:], ".e") {
+		p.buf = append(p.buf, ".0"...) // Kafka's reader refuses a whole number here
+	}
 	if quote {
 		p.buf = append(p.buf, '"')
 	}
