@@ -1,0 +1,129 @@
+package controller
+
+import (
+	"slices"
+
+	"ottla.dev/ottla/internal/image"
+	"ottla.dev/ottla/internal/model"
+	"ottla.dev/ottla/internal/record"
+)
+
+// moves gathers what happens to brokers and then emits, in one pass over the
+// partitions, what that means for leaders and ISRs. One pass for all of them:
+// otherwise leaders would move from one dead broker to the next.
+type moves struct {
+	c   *Controller
+	img *image.Image
+	// gone leave every ISR and lead nothing, whatever the image says of them.
+	gone map[model.NodeID]bool
+	// lost are those of gone that came back without all they had: they are no
+	// longer eligible either.
+	lost map[model.NodeID]bool
+	// came may lead from now on, whatever the image says of them.
+	came map[model.NodeID]bool
+	// offline are folders of a broker that just failed; only replicas in them
+	// leave ISRs.
+	offline map[model.NodeID][]model.UUID
+	// count is the number of records emitted.
+	count int
+}
+
+func (c *Controller) moves(img *image.Image) *moves {
+	return &moves{c: c, img: img, gone: map[model.NodeID]bool{}}
+}
+
+func (m *moves) remove(id model.NodeID) { m.gone[id] = true }
+
+func (m *moves) removeUnclean(id model.NodeID) {
+	m.gone[id] = true
+	m.lost = map[model.NodeID]bool{id: true}
+}
+
+func (m *moves) add(id model.NodeID) { m.came = map[model.NodeID]bool{id: true} }
+
+func (m *moves) fail(id model.NodeID, dirs []model.UUID) {
+	m.offline = map[model.NodeID][]model.UUID{id: dirs}
+}
+
+// appendTo emits the changes in the order of topic names and partitions.
+func (m *moves) appendTo(recs []record.Metadata) []record.Metadata {
+	for t := range m.img.Topics() {
+		for id, p := range t.Partitions() {
+			if !m.touches(p) {
+				continue
+			}
+			if r := m.change(t, id, p); r != nil {
+				recs = append(recs, r)
+				m.count++
+			}
+		}
+	}
+	return recs
+}
+
+// touches is a cheap look whether a partition can change at all.
+func (m *moves) touches(p *image.Partition) bool {
+	if len(m.came) > 0 && p.Leader == noLeader {
+		return true
+	}
+	for _, r := range p.ISR {
+		if m.gone[r] || m.inOffline(p, r) {
+			return true
+		}
+	}
+	for _, r := range p.ELR {
+		if m.lost[r] {
+			return true
+		}
+	}
+	return p.Leader != noLeader && m.gone[p.Leader]
+}
+
+func (m *moves) change(t *image.Topic, id int32, p *image.Partition) *record.PartitionChangeRecord {
+	g := m.c.newChange(m.img, t, id, p)
+	g.accept = func(r model.NodeID) bool { return m.accepts(p, r) }
+	g.lost = m.lost
+	if m.c.uncleanAllowed(m.img, t.Name) {
+		g.election = unclean
+	}
+	g.isr = make([]model.NodeID, 0, len(p.ISR))
+	for _, r := range p.ISR {
+		if !m.gone[r] && !m.inOffline(p, r) {
+			g.isr = append(g.isr, r)
+		}
+	}
+	if len(g.isr) == 0 && !g.elr {
+		// Nobody is left, and the ISR is the only memory of who may lead: keep it.
+		g.isr = p.ISR
+	}
+	return g.record()
+}
+
+func (m *moves) accepts(p *image.Partition, r model.NodeID) bool {
+	if m.gone[r] || m.inOffline(p, r) {
+		return false
+	}
+	return (m.came[r] || active(m.img, r)) && onlineDir(m.img, p, r)
+}
+
+// inOffline reports whether a replica is in a folder that just failed.
+func (m *moves) inOffline(p *image.Partition, r model.NodeID) bool {
+	dirs := m.offline[r]
+	if dirs == nil {
+		return false
+	}
+	i := slices.Index(p.Replicas, r)
+	return i >= 0 && i < len(p.Dirs) && slices.Contains(dirs, p.Dirs[i])
+}
+
+// leads reports whether any partition is led by a broker.
+func leads(img *image.Image, id model.NodeID) bool {
+	for t := range img.Topics() {
+		for _, p := range t.Partitions() {
+			if p.Leader == id {
+				return true
+			}
+		}
+	}
+	return false
+}
