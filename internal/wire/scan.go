@@ -1,0 +1,68 @@
+package wire
+
+import "time"
+
+// Bounds of the scan's interval: a timeout is noticed up to a quarter late.
+const (
+	minScan = 10 * time.Millisecond
+	maxScan = 5 * time.Second
+)
+
+// watch is what the scan remembers of a connection.
+type watch struct {
+	progress uint64    // as last seen
+	since    time.Time // when it was first seen so
+}
+
+// scanLoop looks at all connections now and then. One pass over a few thousand
+// connections costs less than a timer per connection, which each request would
+// have to move; and requests need no clock: they only count progress.
+func (s *Server) scanLoop() {
+	every := min(s.cfg.StallTimeout, s.cfg.WriteTimeout)
+	if s.cfg.IdleTimeout > 0 {
+		every = min(every, s.cfg.IdleTimeout)
+	}
+	t := time.NewTicker(min(max(every/4, minScan), maxScan))
+	defer t.Stop()
+	for {
+		select {
+		case now := <-t.C:
+			parked := 0
+			for _, c := range s.list() {
+				parked += c.scan(now)
+			}
+			s.stats.parked.Set(float64(parked))
+		case <-s.gone:
+			return
+		}
+	}
+}
+
+// scan closes the connection if it stood still for too long. It returns the
+// number of requests outstanding.
+func (c *Conn) scan(now time.Time) (outstanding int) {
+	c.mu.Lock()
+	outstanding, writing := c.queue.count, c.queue.writing
+	c.mu.Unlock()
+	cfg := &c.srv.cfg
+	if p := c.progress.Load(); p != c.seen.progress || c.seen.since.IsZero() {
+		c.seen = watch{p, now}
+		return outstanding
+	}
+	still := now.Sub(c.seen.since)
+	switch phase := c.phase.Load(); {
+	case writing:
+		if still >= cfg.WriteTimeout {
+			c.close(ErrStalled)
+		}
+	case phase == phaseFrame:
+		if still >= cfg.StallTimeout {
+			c.close(ErrStalled)
+		}
+	case phase == phaseIdle && outstanding == 0:
+		if cfg.IdleTimeout > 0 && still >= cfg.IdleTimeout {
+			c.close(ErrIdle)
+		}
+	}
+	return outstanding
+}
