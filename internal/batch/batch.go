@@ -73,6 +73,7 @@ const (
 	bitTransactional = 1 << 4
 	bitControl       = 1 << 5
 	bitHorizon       = 1 << 6
+	knownBits        = 1<<7 - 1
 )
 
 // castagnoli is CRC-32C's table; read-only, and the key by which hash/crc32 finds
@@ -212,12 +213,14 @@ func (b Batch) Count() int32 { return int32(binary.BigEndian.Uint32(b[atCount:])
 // Body is what follows the header: records, or one compressed block.
 func (b Batch) Body() []byte { return b[HeaderSize:] }
 
-// patch sets attributes and largest timestamp and, if that changed anything, the CRC.
+// patch sets attributes and largest timestamp and, if that changes anything, the
+// CRC. Bits without a meaning are kept with an untouched batch and cleared with
+// others, as Kafka does.
 func (b Batch) patch(attributes int16, maxTimestamp int64) {
 	if b.Attributes() == attributes && b.MaxTimestamp() == maxTimestamp {
 		return
 	}
-	binary.BigEndian.PutUint16(b[atAttributes:], uint16(attributes))
+	binary.BigEndian.PutUint16(b[atAttributes:], uint16(attributes&knownBits))
 	binary.BigEndian.PutUint64(b[atMaxTimestamp:], uint64(maxTimestamp))
 	b.seal()
 }

@@ -6,13 +6,21 @@ import (
 
 // rewrite copies a batch that validation has walked, with another codec, and with
 // offset deltas 0, 1, 2, …. The bytes pass through a window into the compressor, so
-// that only the result lies in memory, and no more than limit bytes of it. Header
-// fields stay as they are, but for codec, length and CRC.
-func (c *Codecs) rewrite(b Batch, codec Codec, level, limit int) (Batch, error) {
+// that only the result lies in memory, and no more than limit bytes of it. size is
+// that of the uncompressed body, to guess what the result needs. Header fields stay
+// as they are, but for length and CRC.
+func (c *Codecs) rewrite(b Batch, codec Codec, level, limit int, size int64) (Batch, error) {
 	if limit <= 0 {
 		limit = MaxSize
 	}
-	out := append(make([]byte, 0, min(max(len(b), 512), limit)+HeaderSize), b[:HeaderSize]...)
+	guess := int64(len(b))
+	switch {
+	case codec == None:
+		guess = size + 1024
+	case b.Codec() == None:
+		guess = size / 2
+	}
+	out := append(make([]byte, 0, HeaderSize+min(guess, int64(limit))), b[:HeaderSize]...)
 	sink, err := c.openSink(out, codec, level, limit)
 	if err != nil {
 		return nil, err

@@ -65,7 +65,7 @@ func (c *Codecs) Validate(b Batch, r Rules) (Result, error) {
 	if err := r.header(b); err != nil {
 		return Result{}, err
 	}
-	k := check{rules: &r, base: b.BaseTimestamp(), maxTimestamp: NoTimestamp, ordered: true}
+	k := check{rules: r, base: b.BaseTimestamp(), maxTimestamp: NoTimestamp, ordered: true}
 	var err error
 	if b.Codec() == None {
 		err = k.plain(b.Body(), b.Count())
@@ -93,7 +93,7 @@ func (c *Codecs) Validate(b Batch, r Rules) (Result, error) {
 		b.patch(attributes, res.MaxTimestamp)
 		return res, nil
 	}
-	res.Batch, err = c.rewrite(b, codec, r.Level, r.MaxSize)
+	res.Batch, err = c.rewrite(b, codec, r.Level, r.MaxSize, k.size)
 	if err != nil {
 		return Result{}, err
 	}
@@ -126,19 +126,21 @@ func (r *Rules) header(b Batch) error {
 
 // check collects what validation learns from the records of one batch.
 type check struct {
-	rules *Rules
+	rules Rules // a copy: a pointer would put the caller's on the heap
 	base  int64 // the batch's base timestamp
 
 	index        int32 // of the next record
 	maxTimestamp int64
 	maxIndex     int32 // of the first record with maxTimestamp
 	ordered      bool  // offset deltas were 0, 1, 2, … so far
+	size         int64 // of the uncompressed body
 
 	errors *RecordErrors // nil: none
 }
 
 // plain walks uncompressed records.
 func (k *check) plain(body []byte, count int32) error {
+	k.size = int64(len(body))
 	var f fields
 	for i := range count {
 		n, at := varint(body, 0)
@@ -174,7 +176,7 @@ func (k *check) compressed(c *Codecs, b Batch) error {
 		switch {
 		case err != nil:
 		case int64(n) > limit:
-			return k.tooLarge(i, n, limit)
+			err = fmt.Errorf("%w: it has %d bytes decompressed, at most %d are allowed (max.decompressed.message.bytes)", ErrInvalid, n, limit)
 		case n <= s.whole:
 			err = s.record(n, &f)
 		default:
@@ -185,14 +187,9 @@ func (k *check) compressed(c *Codecs, b Batch) error {
 		}
 		k.record(&f)
 	}
-	return s.end()
-}
-
-// tooLarge is final: to know more about the batch, the record would have to be
-// decompressed.
-func (k *check) tooLarge(index int32, size int, limit int64) error {
-	k.reject(index, "record has %d bytes decompressed, at most %d are allowed (max.decompressed.message.bytes)", size, limit)
-	return k.errors
+	err = s.end()
+	k.size = maxBody - s.left
+	return err
 }
 
 // record applies the topic's rules to the next record.

@@ -8,10 +8,17 @@ import "math/bits"
 // that the bytes ended or the number does not fit its type; it is sticky, so a
 // caller may read several numbers and look once.
 
+// zigzag decodes a number of one byte.
+func zigzag(b byte) int32 { return int32(b>>1) ^ -int32(b&1) }
+
 // varint reads an int32 of at most 5 bytes.
 func varint(b []byte, at int) (int32, int) {
 	if uint(at) < uint(len(b)) && b[at] < 0x80 {
-		return int32(b[at]>>1) ^ -int32(b[at]&1), at + 1
+		return zigzag(b[at]), at + 1
+	}
+	if at >= 0 && at+1 < len(b) && b[at+1] < 0x80 {
+		u := uint32(b[at]&0x7f) | uint32(b[at+1])<<7
+		return int32(u>>1) ^ -int32(u&1), at + 2
 	}
 	return varintSlow(b, at)
 }
@@ -27,7 +34,7 @@ func varintSlow(b []byte, at int) (int32, int) {
 // varlong reads an int64 of at most 10 bytes.
 func varlong(b []byte, at int) (int64, int) {
 	if uint(at) < uint(len(b)) && b[at] < 0x80 {
-		return int64(b[at]>>1) ^ -int64(b[at]&1), at + 1
+		return int64(zigzag(b[at])), at + 1
 	}
 	u, at := uvarint(b, at, 10)
 	return int64(u>>1) ^ -int64(u&1), at
