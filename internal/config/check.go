@@ -20,10 +20,18 @@ func (l *loader) network() {
 
 	protocols := l.protocolMap()
 	c.listeners = l.listenerList("listeners", c.List(Listeners), protocols)
+	if len(c.listeners) < len(c.List(Listeners)) {
+		return // what follows from an unreadable one would only confuse
+	}
 	l.ports(c.listeners)
 	l.controllerNames(protocols)
 	l.advertise(protocols)
 	l.interBroker()
+	for _, name := range splitList(c.get("early.start.listeners").text) {
+		if !slices.ContainsFunc(c.listeners, func(at Listener) bool { return at.Name == strings.ToUpper(name) }) && !c.isControllerName(strings.ToUpper(name)) {
+			l.fail("early.start.listeners", c.get("early.start.listeners").text, "%s is not one of the listeners", name)
+		}
+	}
 	l.quorum()
 }
 
@@ -135,7 +143,9 @@ func (l *loader) advertise(protocols map[string]string) {
 	const key = "advertised.listeners"
 	given := strings.Join(c.List(AdvertisedListeners), ",")
 	if c.IsNull(key) {
-		c.advertised = c.BrokerListeners()
+		if c.isBroker {
+			c.advertised = c.BrokerListeners()
+		}
 		for _, a := range c.advertised {
 			if wildcard(a.Host) && a.Host != "" {
 				l.fail("listeners", a.String(), "%s cannot be dialled by others; set advertised.listeners, or leave the host out for this machine's name", a.Host)
@@ -145,6 +155,9 @@ func (l *loader) advertise(protocols map[string]string) {
 	}
 	all := l.listenerList(key, c.List(AdvertisedListeners), protocols)
 	for _, a := range all {
+		if !c.isBroker { // nobody is told
+			break
+		}
 		i := slices.IndexFunc(c.listeners, func(o Listener) bool { return o.Name == a.Name })
 		switch {
 		case i < 0:
@@ -155,8 +168,11 @@ func (l *loader) advertise(protocols map[string]string) {
 			l.fail(key, given, "port 0 cannot be dialled; give the port of %s", a.Name)
 		}
 	}
+	if !c.isBroker {
+		return
+	}
 	c.advertised = slices.DeleteFunc(all, func(a Listener) bool { return c.isControllerName(a.Name) })
-	if c.isBroker && len(c.advertised) == 0 {
+	if len(c.advertised) == 0 {
 		l.fail(key, given, "want at least one listener that is not a controller's")
 	}
 }
@@ -208,13 +224,6 @@ func (l *loader) quorum() {
 // limits checks numbers against each other.
 func (l *loader) limits() {
 	c := l.c
-	if dirs := c.LogDirs(); len(dirs) > 0 {
-		for _, d := range dirs {
-			if d == "" {
-				l.fail("log.dirs", strings.Join(dirs, ","), "a folder has no name")
-			}
-		}
-	}
 	l.positive("log.roll.ms", 1)
 	l.positive("log.roll.jitter.ms", 0)
 	l.retention()
@@ -222,10 +231,11 @@ func (l *loader) limits() {
 		l.fail("queued.max.request.bytes", fmt.Sprint(v), "must be at least socket.request.max.bytes=%d, or -1", c.Int(SocketRequestMaxBytes))
 	}
 	l.perIP()
-	l.order("broker.heartbeat.interval.ms", "broker.session.timeout.ms")
+	if beat := c.Int(BrokerHeartbeatIntervalMs); beat >= c.Int(BrokerSessionTimeoutMs) {
+		l.warn("broker.heartbeat.interval.ms", fmt.Sprintf("is not below broker.session.timeout.ms=%d: this broker will be fenced again and again", c.Int(BrokerSessionTimeoutMs)), false)
+	}
 	l.order("replica.fetch.wait.max.ms", "replica.socket.timeout.ms")
 	l.order("replica.fetch.wait.max.ms", "replica.lag.time.max.ms")
-	l.order("log.cleaner.min.compaction.lag.ms", "log.cleaner.max.compaction.lag.ms")
 	l.groups()
 }
 
@@ -292,7 +302,6 @@ func (c *Config) PerIPOverrides() map[string]int {
 
 // groups checks that defaults of groups lie within their bounds.
 func (l *loader) groups() {
-	l.order("group.min.session.timeout.ms", "group.max.session.timeout.ms")
 	for _, kind := range []string{"consumer", "share", "streams"} {
 		for _, what := range []string{"session.timeout.ms", "heartbeat.interval.ms", "assignment.interval.ms"} {
 			p := "group." + kind + "."
@@ -300,7 +309,14 @@ func (l *loader) groups() {
 			l.order(p+"min."+what, p+what)
 			l.order(p+what, p+"max."+what)
 		}
-		l.order("group."+kind+".heartbeat.interval.ms", "group."+kind+".session.timeout.ms")
+		beat, session := l.c.get("group."+kind+".heartbeat.interval.ms"), l.c.get("group."+kind+".session.timeout.ms")
+		if beat.num >= session.num {
+			l.fail("group."+kind+".heartbeat.interval.ms", beat.text, "must be below group.%s.session.timeout.ms=%s", kind, session.text)
+		}
+	}
+	l.order("group.streams.num.standby.replicas", "group.streams.max.standby.replicas")
+	if p := l.c.List(GroupCoordinatorRebalanceProtocols); !slices.Contains(p, "classic") {
+		l.fail("group.coordinator.rebalance.protocols", strings.Join(p, ","), "classic cannot be left out")
 	}
 	for _, what := range []string{"record.lock.duration.ms", "delivery.count.limit", "partition.max.record.locks"} {
 		l.order("group.share.min."+what, "group.share."+what)

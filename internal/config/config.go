@@ -266,7 +266,7 @@ func (c *Config) Dynamic(cluster, broker map[string]string) (*Config, error) {
 	next.values = maps.Clone(c.values)
 	var errs []error
 	for _, p := range brokerTable().rows {
-		if p.Dynamic == ReadOnly {
+		if !p.alterable() {
 			continue
 		}
 		text, ok := next.broker[p.Name]

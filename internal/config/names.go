@@ -33,7 +33,7 @@ func (l *loader) keys() {
 		case why != "":
 			l.fail(key, val, "%s", why)
 		case strings.HasPrefix(key, "listener.name."):
-			l.listenerOverride(key, val)
+			l.listenerOverride(key)
 		case strings.HasPrefix(key, "config.providers."): // read by Resolve
 		case strings.HasPrefix(key, "rsm.config."), strings.HasPrefix(key, "rlmm.config."):
 			l.warn(key, "has no effect: there is no remote storage for segments", true)
@@ -62,13 +62,24 @@ func goneWhy(key string) string {
 // listenerOverride judges listener.name.<listener>.<property>: nothing of the kind is
 // obeyed, so all but what never matters here is an error. Most of these restrict who
 // may connect.
-func (l *loader) listenerOverride(key, val string) {
-	_, name, _ := strings.Cut(key[len("listener.name."):], ".")
-	if p, ok := Lookup(name); ok && p.Status == Harmless {
-		l.warn(key, "has no effect: "+p.Why, true)
+func (l *loader) listenerOverride(key string) {
+	if listenerOverrideRefused(key) {
+		l.fail(key, "[hidden]", "properties of a single listener are not supported; take it out")
 		return
 	}
-	l.fail(key, "[hidden]", "properties of a single listener are not supported; take it out")
+	l.warn(key, "has no effect here", true)
+}
+
+// listenerOverrideRefused reports whether key is a listener's property that this node
+// must not ignore.
+func listenerOverrideRefused(key string) bool {
+	rest, ok := strings.CutPrefix(key, "listener.name.")
+	if !ok {
+		return false
+	}
+	_, name, _ := strings.Cut(rest, ".")
+	p, known := Lookup(name)
+	return !known || p.Status != Harmless
 }
 
 // suggest gives ", did you mean …?" with the name nearest to a misspelt one, or "".

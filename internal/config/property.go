@@ -107,6 +107,12 @@ type synonymRule struct {
 	times int64 // factor to the topic config's unit, 1 mostly
 }
 
+// alterable reports whether the value may change while the node runs. Kafka could also
+// change its listeners; here that takes a restart.
+func (p *Property) alterable() bool {
+	return p.Dynamic != ReadOnly && p.Name != "listeners" && p.Name != "listener.security.protocol.map"
+}
+
 // Sensitive reports whether a value must never be shown or logged.
 func (p *Property) Sensitive() bool { return p.Type == Password }
 

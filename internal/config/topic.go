@@ -152,8 +152,7 @@ func (c *Config) Topic(overrides map[string]string) Topic {
 func (c *Config) baseTopic() Topic {
 	var t Topic
 	for _, p := range topicTable().rows {
-		v, _, _ := c.inherited(p)
-		t.set(p, v)
+		t.set(p, c.inherited(p).value)
 	}
 	return t
 }
@@ -167,10 +166,17 @@ const (
 	SourceDefault       int8 = 5
 )
 
-// inherited gives what a topic config is without an override, where that comes from,
-// and under which name. Of several broker properties, one that was set at run time
-// goes before one in the file, whatever their order (KAFKA.md 11.1).
-func (c *Config) inherited(p *Property) (value, int8, string) {
+// origin is a topic config's value where the topic has no override.
+type origin struct {
+	value  value
+	given  string // the characters that were set, or the default's
+	source int8
+}
+
+// inherited gives what a topic config is without an override. Of several broker
+// properties, one that was set at run time goes before one in the file, whatever their
+// order (KAFKA.md 11.1).
+func (c *Config) inherited(p *Property) origin {
 	for i, layer := range c.layers() {
 		for _, rule := range p.from {
 			given, ok := layer[rule.name]
@@ -178,11 +184,14 @@ func (c *Config) inherited(p *Property) (value, int8, string) {
 				continue
 			}
 			if v, err := p.convert(given, rule.times); err == nil {
-				return v, SourceBroker + int8(i), rule.name
+				if rule.times != 1 {
+					given = v.text
+				}
+				return origin{v, given, SourceBroker + int8(i)}
 			}
 		}
 	}
-	return p.defaultValue(), SourceDefault, p.Name
+	return origin{p.defaultValue(), p.Default, SourceDefault}
 }
 
 // layers gives what was set on the broker, in order of precedence: the sources

@@ -12,7 +12,6 @@ import (
 // Validator is the range of a property's values, read from the table's notation.
 // The zero Validator allows everything.
 type Validator struct {
-	text     string // the notation, for documentation
 	kind     validKind
 	min, max float64  // numbers: exact for int, and for long where a table has a bound (≤ 2^53)
 	also     []string // numbers: single values allowed outside min..max
@@ -61,22 +60,22 @@ func (v Validator) String() string {
 	case replicas:
 		return "partition:broker, … or *"
 	}
-	s := "each once"
-	if v.filled {
-		s = "at least one, each once"
+	switch {
+	case v.words != nil && v.filled:
+		return "one or more of " + strings.Join(v.words, ", ")
+	case v.words != nil:
+		return "any of " + strings.Join(v.words, ", ")
+	case v.filled:
+		return "at least one"
 	}
-	if v.words != nil {
-		s += ", of " + strings.Join(v.words, ", ")
-	}
-	return s
+	return ""
 }
 
 // parseValidator reads the notation of the table.
 func parseValidator(s string) (Validator, error) {
-	v := Validator{text: s}
+	var v Validator
 	switch {
 	case s == "-":
-		v.text = ""
 	case s == "nonempty":
 		v.kind = nonEmpty
 	case s == "voters":
@@ -125,7 +124,7 @@ func (v Validator) check(got value) string {
 		if got.num != 0 {
 			n = float64(got.num)
 		}
-		if (n < v.min || n > v.max) && !slices.Contains(v.also, strings.TrimSpace(got.text)) {
+		if (n < v.min || n > v.max) && !slices.Contains(v.also, got.text) {
 			return "allowed are " + v.String()
 		}
 	case oneOf:
@@ -150,12 +149,10 @@ func (v Validator) checkList(got []string) string {
 	if v.filled && len(got) == 0 {
 		return "want at least one element"
 	}
-	for i, e := range got {
+	for _, e := range got {
 		switch {
 		case e == "":
 			return "an element of the list is empty"
-		case slices.Contains(got[:i], e) && v.kind != servers:
-			return fmt.Sprintf("%s stands twice in the list", e)
 		case v.words != nil && !slices.Contains(v.words, e):
 			return fmt.Sprintf("%s is not allowed; allowed are %s", e, strings.Join(v.words, ", "))
 		}
