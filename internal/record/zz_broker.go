@@ -98,11 +98,11 @@ func (r *RegisterBrokerRecord) read(d *reader, version int16) {
 	}
 	r.IncarnationID = d.uuid()
 	r.BrokerEpoch = d.int64()
-	r.EndPoints = makeArray[BrokerEndpoint](d, 1, false)
+	r.EndPoints = makeArray[BrokerEndpoint](d, 7, false)
 	for i := range r.EndPoints {
 		r.EndPoints[i].read(d, version)
 	}
-	r.Features = makeArray[BrokerFeature](d, 1, false)
+	r.Features = makeArray[BrokerFeature](d, 6, false)
 	for i := range r.Features {
 		r.Features[i].read(d, version)
 	}
@@ -583,11 +583,11 @@ func (r *RegisterControllerRecord) read(d *reader, version int16) {
 	r.ControllerID = d.int32()
 	r.IncarnationID = d.uuid()
 	r.ZKMigrationReady = d.bool()
-	r.EndPoints = makeArray[ControllerEndpoint](d, 1, false)
+	r.EndPoints = makeArray[ControllerEndpoint](d, 7, false)
 	for i := range r.EndPoints {
 		r.EndPoints[i].read(d, version)
 	}
-	r.Features = makeArray[ControllerFeature](d, 1, false)
+	r.Features = makeArray[ControllerFeature](d, 6, false)
 	for i := range r.Features {
 		r.Features[i].read(d, version)
 	}

@@ -164,7 +164,7 @@ func (r *ClientQuotaRecord) append(dst []byte, version int16) []byte {
 
 func (r *ClientQuotaRecord) read(d *reader, version int16) {
 	d.flexible = true
-	r.Entity = makeArray[EntityData](d, 1, false)
+	r.Entity = makeArray[EntityData](d, 3, false)
 	for i := range r.Entity {
 		r.Entity[i].read(d, version)
 	}

@@ -56,11 +56,11 @@ func (r *LeaderChangeMessage) read(d *reader, version int16) {
 	d.flexible = true
 	r.Version = d.int16()
 	r.LeaderID = d.int32()
-	r.Voters = makeArray[LeaderChangeVoter](d, 1, false)
+	r.Voters = makeArray[LeaderChangeVoter](d, 5, false)
 	for i := range r.Voters {
 		r.Voters[i].read(d, version)
 	}
-	r.GrantingVoters = makeArray[LeaderChangeVoter](d, 1, false)
+	r.GrantingVoters = makeArray[LeaderChangeVoter](d, 5, false)
 	for i := range r.GrantingVoters {
 		r.GrantingVoters[i].read(d, version)
 	}
@@ -304,7 +304,7 @@ func (r *VotersRecord) append(dst []byte, version int16) []byte {
 func (r *VotersRecord) read(d *reader, version int16) {
 	d.flexible = true
 	r.Version = d.int16()
-	r.Voters = makeArray[VotersRecordVoter](d, 1, false)
+	r.Voters = makeArray[VotersRecordVoter](d, 27, false)
 	for i := range r.Voters {
 		r.Voters[i].read(d, version)
 	}
@@ -345,7 +345,7 @@ func (r *VotersRecordVoter) append(dst []byte, version int16) []byte {
 func (r *VotersRecordVoter) read(d *reader, version int16) {
 	r.VoterID = d.int32()
 	r.VoterDirectoryID = d.uuid()
-	r.Endpoints = makeArray[VotersRecordEndpoint](d, 1, false)
+	r.Endpoints = makeArray[VotersRecordEndpoint](d, 5, false)
 	for i := range r.Endpoints {
 		r.Endpoints[i].read(d, version)
 	}

@@ -62,7 +62,7 @@ func (r *sampleGroup) read(d *reader, version int16) {
 	if version >= 2 {
 		r.CurrentStateTimestamp = d.int64()
 	}
-	r.Members = makeArray[SampleMember](d, 1, false)
+	r.Members = makeArray[SampleMember](d, 9, false)
 	for i := range r.Members {
 		r.Members[i].setDefaults()
 		r.Members[i].read(d, version)
@@ -291,7 +291,7 @@ func (r *SampleClassic) append(dst []byte, version int16) []byte {
 
 func (r *SampleClassic) read(d *reader, version int16) {
 	r.SessionTimeoutMs = d.int32()
-	r.SupportedProtocols = makeArray[SampleProtocol](d, 1, false)
+	r.SupportedProtocols = makeArray[SampleProtocol](d, 3, false)
 	for i := range r.SupportedProtocols {
 		r.SupportedProtocols[i].read(d, version)
 	}

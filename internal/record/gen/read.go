@@ -20,7 +20,7 @@ func (e *emitter) readFunc() {
 func (e *emitter) readField(f *field) {
 	x := "r." + goName(f.name)
 	null := f.versions.cond(f.typ.nullable)
-	elem := typ{base: f.typ.base, elem: f.typ.elem}
+	elem := typ{base: f.typ.base, elem: f.typ.elem, nullable: none}
 	switch {
 	case f.typ.array && f.typ.elem == nil:
 		e.f("%s = readArray(d, %d, %s, (*reader).%s)\n", x, elem.minSize(), null, baseTypes[f.typ.base].method)
