@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"maps"
 	"slices"
 
 	"ottla.dev/ottla/internal/image"
@@ -8,7 +9,7 @@ import (
 	"ottla.dev/ottla/internal/record"
 )
 
-// moves gathers what happens to brokers and then emits, in one pass over the
+// moves gathers what happens to brokers and then emits, in one pass over their
 // partitions, what that means for leaders and ISRs. One pass for all of them:
 // otherwise leaders would move from one dead broker to the next.
 type moves struct {
@@ -24,8 +25,6 @@ type moves struct {
 	// offline are folders of a broker that just failed; only replicas in them
 	// leave ISRs.
 	offline map[model.NodeID][]model.UUID
-	// count is the number of records emitted.
-	count int
 }
 
 func (c *Controller) moves(img *image.Image) *moves {
@@ -45,20 +44,34 @@ func (m *moves) fail(id model.NodeID, dirs []model.UUID) {
 	m.offline = map[model.NodeID][]model.UUID{id: dirs}
 }
 
-// appendTo emits the changes in the order of topic names and partitions.
+// appendTo emits the changes, ordered by topic id and partition. Only partitions
+// of the brokers concerned can change.
 func (m *moves) appendTo(recs []record.Metadata) []record.Metadata {
-	for t := range m.img.Topics() {
-		for id, p := range t.Partitions() {
-			if !m.touches(p) {
+	done := map[model.TopicIDPartition]bool{}
+	for _, id := range m.concerned() {
+		for tp, p := range m.img.PartitionsOn(id) {
+			if done[tp] || !m.touches(p) {
 				continue
 			}
-			if r := m.change(t, id, p); r != nil {
+			done[tp] = true
+			t, _ := m.img.TopicByID(tp.ID)
+			if r := m.change(t, tp.Partition, p); r != nil {
 				recs = append(recs, r)
-				m.count++
 			}
 		}
 	}
 	return recs
+}
+
+// concerned are the brokers that something happens to, ascending.
+func (m *moves) concerned() []model.NodeID {
+	all := map[model.NodeID]bool{}
+	maps.Copy(all, m.gone)
+	maps.Copy(all, m.came)
+	for id := range m.offline {
+		all[id] = true
+	}
+	return slices.Sorted(maps.Keys(all))
 }
 
 // touches is a cheap look whether a partition can change at all.
@@ -118,11 +131,9 @@ func (m *moves) inOffline(p *image.Partition, r model.NodeID) bool {
 
 // leads reports whether any partition is led by a broker.
 func leads(img *image.Image, id model.NodeID) bool {
-	for t := range img.Topics() {
-		for _, p := range t.Partitions() {
-			if p.Leader == id {
-				return true
-			}
+	for _, p := range img.PartitionsOn(id) {
+		if p.Leader == id {
+			return true
 		}
 	}
 	return false

@@ -85,7 +85,9 @@ func allCordoned(b *image.Broker) bool {
 	return true
 }
 
-func shuffle[T any](r *rand.Rand, s []T) { r.Shuffle(len(s), func(i, j int) { s[i], s[j] = s[j], s[i] }) }
+func shuffle[T any](r *rand.Rand, s []T) {
+	r.Shuffle(len(s), func(i, j int) { s[i], s[j] = s[j], s[i] })
+}
 
 // check says why no partition with rf replicas can be placed, or nil.
 func (p *placer) check(rf int) error {

@@ -178,7 +178,9 @@ func (t *creation) manual(want *kmsg.CreateTopicsRequestTopic) ([][]model.NodeID
 		return nil, refuse(kerr.InvalidRequest, "A manual partition assignment was specified, but numPartitions was not set to -1.")
 	}
 	list := slices.Clone(want.ReplicaAssignment)
-	slices.SortStableFunc(list, func(a, b kmsg.CreateTopicsRequestTopicReplicaAssignment) int { return cmp.Compare(a.Partition, b.Partition) })
+	slices.SortStableFunc(list, func(a, b kmsg.CreateTopicsRequestTopicReplicaAssignment) int {
+		return cmp.Compare(a.Partition, b.Partition)
+	})
 	out := make([][]model.NodeID, len(list))
 	for i, a := range list {
 		if i > 0 && a.Partition == list[i-1].Partition {
