@@ -55,12 +55,13 @@ func ParseCodec(name string) (Codec, error) {
 // to some MiB each) in pools that the garbage collector empties. There is one per
 // node; it is safe for concurrent use.
 type Codecs struct {
+	whole   int                               // records up to this size are parsed whole; smaller in tests
 	streams [codecCount]sync.Pool             // of *stream, by codec; None unused
 	sinks   [codecCount][levelCount]sync.Pool // of *sink, by codec and level slot
 }
 
 // NewCodecs returns codecs with empty pools.
-func NewCodecs() *Codecs { return &Codecs{} }
+func NewCodecs() *Codecs { return &Codecs{whole: wholeRecord} }
 
 // open starts decompressing the body of a batch, at most limit bytes of it. The
 // stream must be closed.
@@ -72,7 +73,7 @@ func (c *Codecs) open(codec Codec, body []byte, limit int64) (*stream, error) {
 	if s == nil {
 		s = newStream(codec)
 	}
-	s.codecs = c
+	s.codecs, s.whole = c, c.whole
 	if err := s.reset(body, limit); err != nil {
 		s.close()
 		return nil, err

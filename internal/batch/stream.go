@@ -41,7 +41,7 @@ type stream struct {
 	codecs *Codecs
 	codec  Codec
 	src    source
-	whole  int // wholeRecord, smaller in tests
+	whole  int // as in Codecs
 
 	buf  []byte // decompressed; buf[pos:] is not consumed yet
 	pos  int
@@ -50,7 +50,7 @@ type stream struct {
 }
 
 func newStream(codec Codec) *stream {
-	s := &stream{codec: codec, whole: wholeRecord, buf: make([]byte, 0, windowSize)}
+	s := &stream{codec: codec, buf: make([]byte, 0, windowSize)}
 	switch codec {
 	case Gzip:
 		s.src = new(gzipSource)
