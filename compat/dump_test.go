@@ -1,0 +1,188 @@
+package compat_test
+
+import (
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// A dumpKind is what Apache Kafka's dump tool needs to be told about a file.
+type dumpKind string
+
+const (
+	dumpLog      dumpKind = "--deep-iteration"
+	dumpIndex    dumpKind = "--verify-index-only"
+	dumpMetadata dumpKind = "--cluster-metadata-decoder"
+	dumpOffsets  dumpKind = "--offsets-decoder"
+	dumpTxns     dumpKind = "--transaction-log-decoder"
+	dumpShare    dumpKind = "--share-group-state-decoder"
+)
+
+// kindOf tells how to dump a file; false if it is not a file of the tool's.
+func kindOf(path string) (dumpKind, bool) {
+	folder, _, _ := strings.Cut(filepath.Base(filepath.Dir(path)), "-")
+	switch filepath.Ext(path) {
+	case ".log":
+		switch folder {
+		case "__cluster_metadata":
+			return dumpMetadata, true
+		case "__consumer_offsets":
+			return dumpOffsets, true
+		case "__transaction_state":
+			return dumpTxns, true
+		case "__share_group_state":
+			return dumpShare, true
+		}
+		return dumpLog, true
+	case ".checkpoint":
+		return dumpMetadata, true
+	case ".index", ".timeindex", ".txnindex", ".snapshot":
+		return dumpIndex, true
+	}
+	return "", false
+}
+
+// complaint is what the tool says when it does not like a file.
+var complaint = regexp.MustCompile(`isvalid: false|isValid: false|Exception|Mismatches in|Non-consecutive|not found in|` +
+	`out of order timestamp|timestamp mismatch|invalid bytes|Error at|Failed to|Unknown record type|Ignoring unknown|[Cc]orrupt`)
+
+// complaints has Apache Kafka's dump tool read every log, index, snapshot and
+// checkpoint below dir, and returns what it did not like. files is how many it read.
+func complaints(t *testing.T, dir string) (found []string, files int) {
+	t.Helper()
+	byKind := map[dumpKind][]string{}
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			if strings.HasSuffix(path, "-delete") {
+				return filepath.SkipDir // on its way out, and closed without ceremony
+			}
+			return nil
+		}
+		if run.target == "kafka" && filepath.Ext(path) == ".timeindex" && strings.Contains(path, "__cluster_metadata") {
+			return nil // Apache Kafka does not trim this one when it stops, and its own tool says so
+		}
+		if kind, ok := kindOf(path); ok {
+			byKind[kind] = append(byKind[kind], path)
+			files++
+		}
+		if strings.HasSuffix(path, "-checkpoint") {
+			if err := checkTextCheckpoint(path); err != nil {
+				found = append(found, err.Error())
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, kind := range slices.Sorted(maps.Keys(byKind)) {
+		for some := range slices.Chunk(byKind[kind], 200) {
+			found = append(found, dump(t, string(kind), some)...)
+			if kind == dumpIndex {
+				indexes := slices.DeleteFunc(slices.Clone(some), func(f string) bool { return !strings.HasSuffix(f, "index") })
+				found = append(found, dump(t, "--index-sanity-check", indexes)...)
+			}
+		}
+	}
+	return found, files
+}
+
+// dump runs the tool over files. A file that it breaks on is a complaint, and
+// it goes on with the next.
+func dump(t *testing.T, option string, files []string) (found []string) {
+	t.Helper()
+	for len(files) > 0 {
+		cmd := exec.Command(java(t), "-Xmx512m", "-XX:+UseSerialGC", "-cp", jars(t, "kafka-tools", toolsVersion), "-Dlog4j2.configurationFile="+repoFile(t, "java/log4j2.xml"),
+			"org.apache.kafka.tools.DumpLogSegments", option, "--files", strings.Join(files, ","))
+		dieWithParent(cmd)
+		out, err := cmd.CombinedOutput()
+		file := files[0]
+		for line := range strings.Lines(string(out)) {
+			if name, ok := strings.CutPrefix(line, "Dumping "); ok {
+				file = strings.TrimSpace(name)
+			}
+			if complaint.MatchString(line) {
+				found = append(found, fmt.Sprintf("%s %s: %s", option, file, cut(strings.TrimSpace(line))))
+			}
+		}
+		if err == nil {
+			return found
+		}
+		found = append(found, fmt.Sprintf("%s %s: %v", option, file, err))
+		files = files[slices.Index(files, file)+1:] // from the start again if the tool named a file that we did not
+	}
+	return found
+}
+
+// dumpAll fails the test for whatever Apache Kafka's dump tool does not like below dir.
+func dumpAll(t *testing.T, dir string) {
+	t.Helper()
+	found, files := complaints(t, dir)
+	if files == 0 {
+		t.Fatalf("%s has no file to dump", dir)
+	}
+	for i, f := range found {
+		if i == 20 {
+			t.Errorf("and %d complaints more", len(found)-i)
+			break
+		}
+		t.Error(f)
+	}
+	t.Logf("Apache Kafka's dump tool read %d files", files)
+}
+
+// checkTextCheckpoint reads one of Kafka's text checkpoints: a version line
+// (0), a line with the number of entries, then the entries, a line each.
+func checkTextCheckpoint(path string) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	lines := strings.Split(string(text), "\n")
+	if len(lines) < 3 || lines[0] != "0" || lines[len(lines)-1] != "" {
+		return fmt.Errorf("%s: not a checkpoint of version 0: %q", path, cut(string(text)))
+	}
+	if n, err := strconv.Atoi(lines[1]); err != nil || n != len(lines)-3 {
+		return fmt.Errorf("%s: says %q entries and has %d", path, lines[1], len(lines)-3)
+	}
+	return nil
+}
+
+// theDumpToolFindsDamage shows that dumpAll can fail: each damage to a copy of a
+// good partition folder is found.
+func theDumpToolFindsDamage(t *testing.T, partition string) {
+	for name, damage := range map[string]func([]byte) []byte{
+		"00000000000000000000.log":   func(b []byte) []byte { b[len(b)/2] ^= 1; return b },
+		"00000000000000000000.index": func(b []byte) []byte { return append(b, 0, 0, 0, 9, 0, 0, 0, 9) },
+		"leader-epoch-checkpoint":    func([]byte) []byte { return []byte("0\n2\n0 0\n") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), filepath.Base(partition))
+			if err := os.CopyFS(dir, os.DirFS(partition)); err != nil {
+				t.Fatal(err)
+			}
+			file := filepath.Join(dir, name)
+			good, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(file, damage(good), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if found, _ := complaints(t, dir); len(found) == 0 {
+				t.Error("nobody complained")
+			}
+		})
+	}
+}
