@@ -478,7 +478,7 @@ func conformAnyWrites(t *testing.T, fsys FS, dir string) {
 		defer f.Close()
 		var model []byte
 		for range rapid.IntRange(1, 20).Draw(t, "steps") {
-			step(t, f, &model)
+			step(t, f, &model, 1<<20, func() {})
 			got, err := readAll(f, 1<<30)
 			if err != nil || !bytes.Equal(got, model) {
 				t.Fatalf("file has %d bytes, model %d, first difference at %d, %v", len(got), len(model), differ(got, model), err)
@@ -487,13 +487,16 @@ func conformAnyWrites(t *testing.T, fsys FS, dir string) {
 	})
 }
 
-// step does one operation to a file and to the slice that models it.
-func step(t *rapid.T, f File, model *[]byte) {
-	off := rapid.SampledFrom([]int{0, 1, 511, 4095, 4096, 9000, 1 << 20}).Draw(t, "base") + rapid.IntRange(0, 600).Draw(t, "off")
+// step does one operation to a file, at far or nearer, and to the slice that
+// models it, and calls between after the first of the two buffers of a
+// WriteVec. It returns the operation's name.
+func step(t *rapid.T, f File, model *[]byte, far int, between func()) string {
+	off := rapid.SampledFrom([]int{0, 1, 511, 4095, 4096, 9000, far}).Draw(t, "base") + rapid.IntRange(0, 600).Draw(t, "off")
 	size := rapid.SampledFrom([]int{0, 1, 100, 512, 5000}).Draw(t, "len")
 	b := bytes.Repeat([]byte{byte(rapid.IntRange(1, 255).Draw(t, "fill"))}, size)
 	var err error
-	switch op := rapid.SampledFrom([]string{"write", "append", "vec", "truncate", "sync", "allocate"}).Draw(t, "op"); op {
+	op := rapid.SampledFrom([]string{"write", "append", "vec", "truncate", "sync", "allocate"}).Draw(t, "op")
+	switch op {
 	case "append", "write", "vec":
 		if op == "append" {
 			off = len(*model)
@@ -503,12 +506,11 @@ func step(t *rapid.T, f File, model *[]byte) {
 		} else {
 			_, err = f.WriteAt(b, int64(off))
 		}
-		if size > 0 && len(*model) < off+size {
-			*model = append(*model, make([]byte, off+size-len(*model))...)
+		if op == "vec" {
+			store(model, b[:size/3], off)
+			between()
 		}
-		if size > 0 {
-			copy((*model)[off:], b)
-		}
+		store(model, b, off)
 	case "truncate":
 		err = f.Truncate(int64(off))
 		*model = append((*model)[:min(off, len(*model))], make([]byte, max(0, off-len(*model)))...)
@@ -520,6 +522,16 @@ func step(t *rapid.T, f File, model *[]byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return op
+}
+
+// store is WriteAt for a slice.
+func store(model *[]byte, b []byte, off int) {
+	if len(b) == 0 {
+		return
+	}
+	*model = append(*model, make([]byte, max(0, off+len(b)-len(*model)))...)
+	copy((*model)[off:], b)
 }
 
 func differ(a, b []byte) int {

@@ -58,14 +58,7 @@ func (f *osFile) WriteVec(bufs [][]byte, off int64) (int64, error) {
 	for len(bufs) > 0 && err == nil {
 		chunk := bufs[:min(len(bufs), maxVec)]
 		bufs = bufs[len(chunk):]
-		vecs := c.vecs[:0]
-		for _, b := range chunk {
-			if len(b) > 0 {
-				v := unix.Iovec{Base: unsafe.SliceData(b)}
-				v.SetLen(len(b))
-				vecs = append(vecs, v)
-			}
-		}
+		vecs := vectors(c.vecs[:0], chunk)
 		c.vecs, c.off = vecs, off+c.n
 		err = f.invoke(c, "pwritev")
 		clear(vecs) // a pooled call must not keep the caller's buffers alive
@@ -74,6 +67,18 @@ func (f *osFile) WriteVec(bufs [][]byte, off int64) (int64, error) {
 	n := c.n
 	f.fsys.calls.Put(c)
 	return n, err
+}
+
+// vectors appends a vector for each buffer that has bytes.
+func vectors(vecs []unix.Iovec, bufs [][]byte) []unix.Iovec {
+	for _, b := range bufs {
+		if len(b) > 0 {
+			v := unix.Iovec{Base: unsafe.SliceData(b)}
+			v.SetLen(len(b))
+			vecs = append(vecs, v)
+		}
+	}
+	return vecs
 }
 
 // pwritev writes c.vecs at c.off until all is written or a write fails. A
