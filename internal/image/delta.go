@@ -131,7 +131,7 @@ func (d *Delta) settle() {
 		if before && now {
 			t.settle(was, is)
 		}
-		if before == now && len(t.Partitions) == 0 {
+		if !before && !now || before && now && len(t.Partitions) == 0 {
 			delete(d.Topics, id)
 		}
 	}
