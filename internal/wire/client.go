@@ -261,7 +261,14 @@ type frameReader struct {
 	buf []byte
 	r   int // buf[r:w] is read and not yet returned
 	w   int
+	// small counts frames in a row that would fit into a quarter of buf.
+	small int
 }
+
+const (
+	firstFrameBuf = 4 << 10
+	smallFrames   = 64 // in a row, before a large buffer is given up
+)
 
 // next returns the next frame's payload, valid until the call after.
 func (f *frameReader) next() ([]byte, error) {
@@ -273,6 +280,9 @@ func (f *frameReader) next() ([]byte, error) {
 		return nil, fmt.Errorf("%w: answer of length %d, allowed are 0 to %d", ErrMalformed, n, f.max)
 	}
 	f.r += lengthSize
+	if f.small++; int(n) > len(f.buf)/4 {
+		f.small = 0
+	}
 	if err := f.need(int(n)); err != nil {
 		return nil, err
 	}
@@ -287,8 +297,15 @@ func (f *frameReader) need(n int) error {
 	if have >= n {
 		return nil
 	}
-	switch size := max(n, minBuf); {
-	case f.r+n > len(f.buf) && size > len(f.buf), have == 0 && len(f.buf) > scratchSize && size <= scratchSize:
+	size := len(f.buf)
+	switch {
+	case size < n:
+		size = max(n, firstFrameBuf)
+	case size > scratchSize && f.small > smallFrames && n < scratchSize:
+		size = scratchSize
+	}
+	switch {
+	case size != len(f.buf) && have <= size:
 		grown := make([]byte, size)
 		copy(grown, f.buf[f.r:f.w])
 		f.buf, f.r, f.w = grown, 0, have

@@ -18,6 +18,7 @@ const maxParkedBytes = 1 << 20
 var (
 	ErrClosed   = errors.New("wire: closed")
 	ErrIdle     = errors.New("wire: connection idle for too long")
+	ErrEvicted  = errors.New("wire: connection closed in favour of another broker's")
 	ErrStalled  = errors.New("wire: peer makes no progress within a frame")
 	errDraining = errors.New("wire: server is shutting down")
 )
@@ -44,12 +45,12 @@ type Conn struct {
 	phase    atomic.Uint32 // what the reader does, for the scan
 	progress atomic.Uint64 // grows with each step that counts as life
 
-	rd   reader
-	seen watch // the scan's alone
+	rd reader
 
 	mu    sync.Mutex
 	wake  sync.Cond // on mu: the gate may be open, or the connection closed
 	queue queue
+	seen  watch
 	// closed is final; cause is why.
 	closed             bool
 	cause              error
@@ -136,7 +137,11 @@ func (c *Conn) close(err error) {
 	c.wake.Broadcast()
 	c.mu.Unlock()
 	close(c.done)
-	c.nc.Close()
+	if _, ok := c.nc.(*tls.Conn); ok {
+		go c.nc.Close() // says farewell, which may take it five seconds
+	} else {
+		c.nc.Close()
+	}
 	freeAll(dead)
 }
 

@@ -13,11 +13,15 @@ import (
 const (
 	// scratchSize is what one read may bring: many small requests at once.
 	scratchSize = 32 << 10
-	// peekSize is what is read in search of a frame's beginning when the last
-	// frame was large: then the rest goes straight to its own buffer.
+	// guessMax bounds the size up to which the next frame is guessed to be like
+	// the last, and read as a whole into the buffer that will be its own.
+	guessMax = 128 << 10
+	// peekSize is read beyond such a guess, and is all that is read in search of a
+	// frame's beginning when the last one was larger: the rest of it goes straight
+	// to its own buffer.
 	peekSize = 64
 	// waitSize is read where readiness cannot be awaited without a buffer.
-	waitSize = 256
+	waitSize = peekSize
 	// maxUnflushed bounds the answers of synchronous requests that wait for the
 	// end of a pipelined read.
 	maxUnflushed = 32
@@ -38,7 +42,7 @@ type reader struct {
 	err     error
 	readFn  func(fd uintptr) bool // c.readSocket, made once
 	wait    []byte                // of waitSize, only without a descriptor
-	large   bool                  // the last frame was larger than half the scratch
+	last    int                   // payload of the last frame in bytes
 	pending int                   // requests served since the last flush
 	client  *string               // last client id, shared by the requests that have it
 }
@@ -63,17 +67,26 @@ func (rd *reader) shrink(p *pool) {
 	}
 }
 
-// room makes sure that a read has a scratch buffer with space.
-func (rd *reader) room(p *pool) {
+// room returns where the next read goes, which is never empty.
+func (rd *reader) room(p *pool) []byte {
+	size, limit := scratchSize, scratchSize
+	if rd.last > scratchSize/2 {
+		limit = rd.buffered() + peekSize
+		if rd.last <= guessMax {
+			limit = lengthSize + rd.last + peekSize
+			size = max(size, limit)
+		}
+	}
 	switch {
 	case rd.in == nil:
-		rd.in, rd.r, rd.w = p.get(scratchSize), 0, 0
-	case len(rd.in.b) < scratchSize:
-		rd.move(p, scratchSize)
+		rd.in, rd.r, rd.w = p.get(size), 0, 0
+	case len(rd.in.b) < size:
+		rd.move(p, size)
 	case rd.r > 0:
 		rd.w = copy(rd.in.b, rd.in.b[rd.r:rd.w])
 		rd.r = 0
 	}
+	return rd.in.b[rd.w:max(limit, rd.w+peekSize)]
 }
 
 // move puts what is buffered into a buffer of at least n bytes.
@@ -83,6 +96,32 @@ func (rd *reader) move(p *pool, n int) {
 	rd.r = 0
 	p.put(rd.in)
 	rd.in = b
+}
+
+// take takes a frame whose length field is buffered: its memory, its payload of n
+// bytes in it, and how many of them are there. A frame that fills at least half
+// of the scratch buffer takes the buffer itself; others are copied, which for
+// many small ones in one read is cheaper than sharing it until the last of them
+// is answered.
+func (rd *reader) take(p *pool, n int) (frame *buf, payload []byte, have int) {
+	start := rd.r + lengthSize
+	end := start + n
+	rd.last = n
+	if frame = rd.in; n < len(frame.b)/2 || end > len(frame.b) {
+		frame = p.get(n)
+		have = copy(frame.b[:n], rd.in.b[start:rd.w])
+		rd.r = start + have
+		return frame, frame.b[:n:n], have
+	}
+	have = min(rd.w, end) - start
+	payload = frame.b[start:end:end]
+	over := rd.in.b[start+have : rd.w]
+	rd.in, rd.r, rd.w = nil, 0, 0
+	if len(over) > 0 {
+		rd.in = p.get(len(over))
+		rd.w = copy(rd.in.b, over)
+	}
+	return frame, payload, have
 }
 
 // run is the connection's reader goroutine.
@@ -150,22 +189,17 @@ func (c *Conn) next() (*Request, error) {
 	if err != nil {
 		return nil, err
 	}
-	rd := &c.rd
-	rd.r += lengthSize
-	frame := c.srv.pool.get(n)
-	have := copy(frame.b[:n], rd.in.b[rd.r:rd.w])
-	rd.r += have
+	frame, payload, have := c.rd.take(&c.srv.pool, n)
 	if have < n {
-		err = c.readFull(frame.b[have:n])
+		err = c.readFull(payload[have:])
 	}
-	rd.large = n > scratchSize/2
 	r, _ := c.srv.requests.Get().(*Request)
 	if r == nil {
 		r = new(Request)
 	}
 	r.conn, r.frame, r.grant = c, frame, g
 	if err == nil {
-		err = r.parse(frame.b[:n:n])
+		err = r.parse(payload)
 	}
 	if err != nil {
 		r.Release()
@@ -275,8 +309,7 @@ func (c *Conn) readScratch() (int, error) {
 		return rd.n, rd.err
 	}
 	if rd.buffered() > 0 {
-		rd.room(&c.srv.pool)
-		return c.nc.Read(rd.in.b[rd.w:])
+		return c.nc.Read(rd.room(&c.srv.pool))
 	}
 	rd.shrink(&c.srv.pool)
 	if rd.wait == nil {
@@ -284,8 +317,7 @@ func (c *Conn) readScratch() (int, error) {
 	}
 	n, err := c.nc.Read(rd.wait)
 	if n > 0 {
-		rd.room(&c.srv.pool)
-		copy(rd.in.b, rd.wait[:n])
+		copy(rd.room(&c.srv.pool), rd.wait[:n])
 	}
 	return n, err
 }

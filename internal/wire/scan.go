@@ -8,10 +8,21 @@ const (
 	maxScan = 5 * time.Second
 )
 
-// watch is what the scan remembers of a connection.
+// watch is what the scan remembers of a connection; guarded by Conn.mu.
 type watch struct {
 	progress uint64    // as last seen
 	since    time.Time // when it was first seen so
+}
+
+// stillSince is since when no progress was seen; the zero time if the scan has
+// not met the connection yet.
+func (c *Conn) stillSince() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.progress.Load() != c.seen.progress {
+		return time.Now()
+	}
+	return c.seen.since
 }
 
 // scanLoop looks at all connections now and then. One pass over a few thousand
@@ -40,16 +51,15 @@ func (s *Server) scanLoop() {
 
 // scan closes the connection if it stood still for too long. It returns the
 // number of requests outstanding.
-func (c *Conn) scan(now time.Time) (outstanding int) {
+func (c *Conn) scan(now time.Time) int {
+	cfg := &c.srv.cfg
 	c.mu.Lock()
 	outstanding, writing := c.queue.count, c.queue.writing
-	c.mu.Unlock()
-	cfg := &c.srv.cfg
 	if p := c.progress.Load(); p != c.seen.progress || c.seen.since.IsZero() {
 		c.seen = watch{p, now}
-		return outstanding
 	}
 	still := now.Sub(c.seen.since)
+	c.mu.Unlock()
 	switch phase := c.phase.Load(); {
 	case writing:
 		if still >= cfg.WriteTimeout {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"net"
 	"sync"
 	"syscall"
@@ -54,10 +53,16 @@ type Config struct {
 	// answers are not written; 0 means 128.
 	MaxParked int
 
-	MaxConns       int            // max.connections of this listener; 0: no bound
-	MaxConnsPerIP  int            // max.connections.per.ip; 0: no bound
-	PerIPOverrides map[string]int // max.connections.per.ip.overrides, by address in text
-	MaxConnRate    float64        // connections per second accepted; 0: no bound
+	// Limits of this listener alone, as in LimitsConfig; 0: no bound.
+	MaxConns       int
+	MaxConnsPerIP  int
+	PerIPOverrides map[string]int
+	MaxConnRate    float64
+	// Limits that listeners share, or nil. A Protected listener (the brokers'
+	// own) does not wait for their MaxConns: another listener's connection gives
+	// way.
+	Limits    *Limits
+	Protected bool
 
 	IdleTimeout  time.Duration // connections.max.idle.ms; 0: none
 	StallTimeout time.Duration // for each step of a frame begun, and for handshakes; 0: 30 s
@@ -73,13 +78,11 @@ type Server struct {
 	requests sync.Pool // *Request
 	writers  sync.Pool // *writer
 
-	stop chan struct{} // closed when no more connections are accepted
-	rate rate          // the accept loop's alone
+	limits []*Limits     // its own, and the shared ones if any
+	stop   chan struct{} // closed when no more connections are accepted
 
 	mu     sync.Mutex
-	free   sync.Cond // on mu: a connection has ended, or stop is closed
 	conns  map[*Conn]struct{}
-	perIP  map[string]int
 	nextID uint64
 	closed bool // stop is closed
 	idle   bool // gone is closed: closed, and no connection left
@@ -111,12 +114,16 @@ func NewServer(cfg Config) *Server {
 		cfg:   cfg,
 		stats: newStats(cfg.Metrics, cfg.Name),
 		stop:  make(chan struct{}),
-		rate:  rate{perSecond: cfg.MaxConnRate},
 		conns: make(map[*Conn]struct{}),
-		perIP: make(map[string]int),
 		gone:  make(chan struct{}),
 	}
-	s.free.L = &s.mu
+	s.limits = []*Limits{NewLimits(LimitsConfig{cfg.MaxConns, cfg.MaxConnsPerIP, cfg.PerIPOverrides, cfg.MaxConnRate})}
+	if cfg.Limits != nil {
+		s.limits = append(s.limits, cfg.Limits)
+	}
+	for _, l := range s.limits {
+		l.join(s)
+	}
 	return s
 }
 
@@ -176,9 +183,11 @@ func (s *Server) stopAccepting() error {
 	}
 	s.closed = true
 	close(s.stop)
-	s.free.Broadcast()
 	s.finishLocked()
 	s.mu.Unlock()
+	for _, l := range s.limits {
+		l.part(s)
+	}
 	return s.cfg.Listener.Close()
 }
 
@@ -204,13 +213,13 @@ func (s *Server) list() []*Conn {
 func (s *Server) acceptLoop() error {
 	const firstPause, lastPause = 5 * time.Millisecond, time.Second
 	pause := firstPause
-	for s.slot() {
+	for !s.stopped() {
 		nc, err := s.cfg.Listener.Accept()
 		switch {
 		case err == nil:
 			pause = firstPause
 			s.accept(nc)
-			if !s.sleep(s.rate.take(time.Now())) {
+			if !s.sleep(s.delay()) {
 				return nil
 			}
 		case s.stopped():
@@ -263,52 +272,77 @@ func (s *Server) sleep(d time.Duration) bool {
 	}
 }
 
-// slot waits until another connection is allowed; false when the server stops.
-// As Kafka does, peers wait in the listener's backlog.
-func (s *Server) slot() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for !s.closed && s.cfg.MaxConns > 0 && len(s.conns) >= s.cfg.MaxConns {
-		s.free.Wait()
-	}
-	return !s.closed
-}
-
-// accept starts a connection, or closes it when its host has too many.
+// accept starts a connection, or closes it when it may not live.
 func (s *Server) accept(nc net.Conn) {
 	if tc, ok := nc.(*net.TCPConn); ok {
 		// A peer that vanished is noticed within two minutes.
 		_ = tc.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: time.Minute, Interval: 10 * time.Second, Count: 6})
 	}
 	host := hostOf(nc.RemoteAddr())
+	if !s.admit(host) {
+		nc.Close()
+		return
+	}
 	if s.cfg.TLS != nil {
 		nc = tls.Server(nc, s.cfg.TLS)
 	}
 	s.mu.Lock()
-	limit, ok := s.cfg.PerIPOverrides[host]
-	if !ok && s.cfg.MaxConnsPerIP > 0 {
-		limit, ok = s.cfg.MaxConnsPerIP, true
-	}
-	if !ok {
-		limit = math.MaxInt
-	}
-	if s.closed || s.perIP[host] >= limit {
-		closed := s.closed
+	if s.closed {
 		s.mu.Unlock()
 		nc.Close()
-		if !closed {
-			s.stats.refused.Inc()
-			s.cfg.Log.Info("connection refused: its address has too many", "listener", s.cfg.Name, "address", host, "limit", limit)
-		}
+		s.leave(host)
 		return
 	}
 	s.nextID++
 	c := newConn(s, nc, s.nextID, host)
 	s.conns[c] = struct{}{}
-	s.perIP[host]++
 	s.mu.Unlock()
 	s.stats.conns.Inc()
 	go c.run()
+}
+
+// admit counts a connection in all limits, waiting where it has to; false means
+// that it may not live.
+func (s *Server) admit(host string) bool {
+	for i, l := range s.limits {
+		if !l.enterHost(host) {
+			for _, l := range s.limits[:i] {
+				l.leaveHost(host)
+			}
+			s.stats.refused.Inc()
+			s.cfg.Log.Info("connection refused: its address has too many", "listener", s.cfg.Name, "address", host, "limit", l.hostLimit(host))
+			return false
+		}
+	}
+	for i, l := range s.limits {
+		if !l.enter(s) {
+			for _, l := range s.limits[:i] {
+				l.leave()
+			}
+			for _, l := range s.limits {
+				l.leaveHost(host)
+			}
+			return false
+		}
+	}
+	return true
+}
+
+// leave takes a connection out of all limits.
+func (s *Server) leave(host string) {
+	for _, l := range s.limits {
+		l.leaveHost(host)
+		l.leave()
+	}
+}
+
+// delay is how long the accept loop has to pause after a connection.
+func (s *Server) delay() (d time.Duration) {
+	now := time.Now()
+	for _, l := range s.limits {
+		d = max(d, l.delay(now))
+	}
+	return d
 }
 
 // forget takes a connection out whose reader has ended.
@@ -318,45 +352,9 @@ func (s *Server) forget(c *Conn) {
 	}
 	s.cfg.Log.Debug("connection closed", "listener", s.cfg.Name, "address", c.host, "why", c.cause)
 	s.stats.conns.Dec()
+	s.leave(c.host)
 	s.mu.Lock()
 	delete(s.conns, c)
-	if s.perIP[c.host]--; s.perIP[c.host] <= 0 {
-		delete(s.perIP, c.host)
-	}
-	s.free.Signal()
 	s.finishLocked()
 	s.mu.Unlock()
-}
-
-// hostOf is the host of an address, without port and zone, IPv4 as such.
-func hostOf(a net.Addr) string {
-	if ta, ok := a.(*net.TCPAddr); ok {
-		return ta.AddrPort().Addr().Unmap().WithZone("").String()
-	}
-	if a == nil {
-		return ""
-	}
-	if host, _, err := net.SplitHostPort(a.String()); err == nil {
-		return host
-	}
-	return a.String()
-}
-
-// rate spaces connections so that no more than perSecond come in a second, after
-// a burst of one second's worth.
-type rate struct {
-	perSecond float64   // ≤ 0: no bound
-	next      time.Time // when the next connection would come at an even pace
-}
-
-// take counts a connection at now and tells how long to wait for the next.
-func (r *rate) take(now time.Time) time.Duration {
-	if r.perSecond <= 0 {
-		return 0
-	}
-	if burst := now.Add(-time.Second); r.next.Before(burst) {
-		r.next = burst
-	}
-	r.next = r.next.Add(time.Duration(float64(time.Second) / r.perSecond))
-	return r.next.Sub(now)
 }

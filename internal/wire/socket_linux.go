@@ -29,11 +29,7 @@ func (c *Conn) readSocket(fd uintptr) bool {
 	rd := &c.rd
 	p := rd.dst
 	if p == nil {
-		rd.room(&c.srv.pool)
-		p = rd.in.b[rd.w:]
-		if rd.large && len(p) > peekSize {
-			p = p[:peekSize]
-		}
+		p = rd.room(&c.srv.pool)
 	}
 	for {
 		rd.n, rd.err = syscall.Read(int(fd), p)
