@@ -191,6 +191,9 @@ func (s *sink) finish() ([]byte, error) {
 			s.out = s.lz.end(s.out)
 		}
 	}
+	if err == nil && len(s.out) > s.limit {
+		err = s.tooLarge()
+	}
 	return s.out, err
 }
 

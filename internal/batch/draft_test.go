@@ -31,6 +31,17 @@ func newDraft(records ...[]byte) draft {
 // bytes encodes the draft with right length and CRC.
 func (d draft) bytes(t testing.TB) Batch {
 	t.Helper()
+	return draftBytes(t, d)
+}
+
+// fataler is what testing.TB and rapid.T have in common.
+type fataler interface {
+	Helper()
+	Fatal(args ...any)
+}
+
+func draftBytes(t fataler, d draft) Batch {
+	t.Helper()
 	be := binary.BigEndian
 	count := int32(len(d.records))
 	last := count - 1

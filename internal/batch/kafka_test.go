@@ -333,7 +333,7 @@ func clone(r Record) Record {
 }
 
 // collect returns all records of a batch.
-func collect(t testing.TB, c *Codecs, b Batch) []Record {
+func collect(t fataler, c *Codecs, b Batch) []Record {
 	t.Helper()
 	var out []Record
 	for r, err := range c.Records(b, 0) {
