@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -229,6 +230,11 @@ func (l *loader) limits() {
 	l.retention()
 	if v := c.Long(QueuedMaxRequestBytes); v > 0 && v < int64(c.Int(SocketRequestMaxBytes)) {
 		l.fail("queued.max.request.bytes", fmt.Sprint(v), "must be at least socket.request.max.bytes=%d, or -1", c.Int(SocketRequestMaxBytes))
+	}
+	if at := c.String(OttlaHTTPListener); at != "" {
+		if _, _, err := net.SplitHostPort(at); err != nil {
+			l.fail("ottla.http.listener", at, "want host:port, or nothing")
+		}
 	}
 	l.perIP()
 	if beat := c.Int(BrokerHeartbeatIntervalMs); beat >= c.Int(BrokerSessionTimeoutMs) {

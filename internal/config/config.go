@@ -67,6 +67,7 @@ func Load(props map[string]string) (*Config, []Warning, error) {
 		l.c.static = make(map[string]string)
 	}
 	l.sameID()
+	l.unresolved()
 	l.keys()
 	l.properties()
 	if len(l.errs) == 0 { // cross checks read values, so these must be valid
@@ -122,6 +123,18 @@ func (l *loader) sameID() {
 	}
 }
 
+// unresolved finds references that Resolve should have replaced. To go on with one as
+// a value would make, say, a password of it.
+func (l *loader) unresolved() {
+	for _, name := range splitList(strings.TrimSpace(l.c.static["config.providers"])) {
+		for key, val := range l.c.static {
+			if strings.Contains(val, "${"+name+":") {
+				l.fail(key, val, "the reference to config provider %s was not resolved", name)
+			}
+		}
+	}
+}
+
 // properties parses every row of the table and judges what was given.
 func (l *loader) properties() {
 	for _, p := range brokerTable().rows {
@@ -135,7 +148,7 @@ func (l *loader) properties() {
 			continue
 		}
 		if !ok {
-			l.c.values[p.Name] = p.defaultValue()
+			l.c.values[p.Name] = p.initial
 			continue
 		}
 		v, err := p.parse(given)
@@ -167,23 +180,12 @@ func (l *loader) judge(p *Property, v value) {
 	}
 }
 
-func (p *Property) defaultValue() value {
-	if p.Null {
-		return value{null: true}
-	}
-	v, err := parseValue(p.Type, p.Default)
-	if err != nil {
-		panic(fmt.Sprintf("BUG: default of %s: %v", p.Name, err))
-	}
-	return v
-}
-
 // isDefault reports whether a value says the same as the default.
 func (p *Property) isDefault(v value) bool {
 	if !p.HasDefault {
 		return false
 	}
-	d := p.defaultValue()
+	d := p.initial
 	if d.null || v.null {
 		return d.null == v.null
 	}
@@ -276,7 +278,7 @@ func (c *Config) Dynamic(cluster, broker map[string]string) (*Config, error) {
 		if !ok {
 			text, ok = next.static[p.Name]
 		}
-		v := p.defaultValue()
+		v := p.initial
 		if ok {
 			var err error
 			if v, err = p.parse(text); err != nil {

@@ -141,7 +141,7 @@ func unknownEntry(name string, source int8) Entry {
 
 func (c *Config) brokerEntry(p *Property) Entry {
 	e := Entry{
-		Name: p.Name, Type: p.Type, Doc: p.Doc, Sensitive: p.Sensitive(), ReadOnly: p.Dynamic == ReadOnly,
+		Name: p.Name, Type: p.Type, Doc: p.Doc, Sensitive: p.Sensitive(), ReadOnly: !p.alterable(),
 		Null: true, Source: SourceDefault, Synonyms: c.synonyms(p),
 	}
 	if len(e.Synonyms) > 0 {

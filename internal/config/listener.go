@@ -33,7 +33,7 @@ type Voter struct {
 	Port int
 }
 
-// Protocols are the security protocols of listeners, by Kafka's numbers (KAFKA.md 10.1).
+// protocols are the security protocols of listeners, by Kafka's numbers (KAFKA.md 10.1).
 var protocols = [...]string{"PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"}
 
 // ProtocolNumber gives a security protocol's number in registration records.
@@ -65,6 +65,19 @@ func (c *Config) ControllerListeners() []Listener {
 // empty host stands for this machine's name, port 0 for the port that the listener of
 // the same name got.
 func (c *Config) Advertised() []Listener { return slices.Clone(c.advertised) }
+
+// AdvertisedControllers gives the addresses under which others reach this controller
+// (KIP-853): from advertised.listeners where they stand there, else its listeners.
+func (c *Config) AdvertisedControllers() []Listener {
+	out := c.ControllerListeners()
+	for _, e := range c.List(AdvertisedListeners) {
+		a, err := parseListener(e)
+		if i := slices.IndexFunc(out, func(l Listener) bool { return l.Name == a.Name }); err == nil && i >= 0 {
+			out[i].Host, out[i].Port = a.Host, a.Port
+		}
+	}
+	return out
+}
 
 // InterBroker gives the name of the listener that brokers use among themselves.
 func (c *Config) InterBroker() string { return c.interListener }

@@ -97,6 +97,7 @@ type Property struct {
 	Internal     bool          // hidden from documentation and DescribeConfigs
 	Undefined    bool          // not part of Kafka's own definition, so not in DescribeConfigs unless set
 	DynamicOnly  bool          // only through the admin protocol, never in a file
+	initial      value         // the default, parsed; null if there is none
 	reason       string        // the word that Why stands under in the table
 	from         []synonymRule // topic configs: broker properties that give the value, first wins
 }

@@ -10,6 +10,8 @@ import (
 	"sync"
 )
 
+//go:generate go test -run TestUserDocumentation -write
+
 //go:embed properties.txt
 var brokerText string
 
@@ -90,6 +92,12 @@ func (t *table) addRow(f []string, section string) error {
 	if p.Valid, err = parseValidator(f[3]); err != nil {
 		return err
 	}
+	p.initial = value{null: true}
+	if p.HasDefault && !p.Null {
+		if p.initial, err = p.parse(p.Default); err != nil {
+			return err
+		}
+	}
 	switch f[4] {
 	case "cluster":
 		p.Dynamic = ClusterWide
@@ -114,8 +122,8 @@ func (t *table) status(p *Property, s string) error {
 	for st := Obeyed; st <= Refused; st++ {
 		if st.String() == word {
 			p.Status, p.reason, p.Why = st, reason, t.why[reason]
-			if (p.Why == "") != (st == Obeyed) {
-				return fmt.Errorf("status %q: its reason is not given above", s)
+			if (p.Why == "") != (st == Obeyed) || (reason == "") != (st == Obeyed) {
+				return fmt.Errorf("status %q: want a reason that is given above, and none for obeyed", s)
 			}
 			return nil
 		}

@@ -133,6 +133,9 @@ func (t *Topic) set(p *Property, v value) {
 // override that this version does not know or cannot read counts as absent: it was
 // checked when it was set, so a newer version wrote it.
 func (c *Config) Topic(overrides map[string]string) Topic {
+	if len(overrides) == 0 {
+		return c.topic
+	}
 	t := c.topic
 	for key, val := range overrides {
 		p, ok := LookupTopic(key)
@@ -191,7 +194,7 @@ func (c *Config) inherited(p *Property) origin {
 			}
 		}
 	}
-	return origin{p.defaultValue(), p.Default, SourceDefault}
+	return origin{p.initial, p.Default, SourceDefault}
 }
 
 // layers gives what was set on the broker, in order of precedence: the sources
