@@ -300,8 +300,14 @@ func (q *Quorum) connectRaft(st *state) error {
 	connected := start <= trim && trim <= end
 	if connected && start < trim {
 		// The entry before the first is there: it must be the one that was given up.
-		epoch, ok := l.log.EpochOf(trim - 1)
-		connected = ok && uint64(epoch) == st.trim.term
+		connected = false
+		err := readLog(l.log, trim-1, trim, 1, func(b batch.Batch) error {
+			connected = b.BaseOffset() == trim-1 && uint64(b.LeaderEpoch()) == st.trim.term
+			return nil
+		})
+		if err != nil {
+			return err
+		}
 	}
 	if !connected {
 		if start > trim && st.trim != st.at {
