@@ -149,6 +149,9 @@ func checkTextCheckpoint(path string) error {
 	if err != nil {
 		return err
 	}
+	if len(text) == 0 && filepath.Base(path) == "cleaner-offset-checkpoint" {
+		return nil // made empty, filled by the first compaction
+	}
 	lines := strings.Split(string(text), "\n")
 	if len(lines) < 3 || lines[0] != "0" || lines[len(lines)-1] != "" {
 		return fmt.Errorf("%s: not a checkpoint of version 0: %q", path, cut(string(text)))
@@ -162,27 +165,38 @@ func checkTextCheckpoint(path string) error {
 // theDumpToolFindsDamage shows that dumpAll can fail: each damage to a copy of a
 // good partition folder is found.
 func theDumpToolFindsDamage(t *testing.T, partition string) {
-	for name, damage := range map[string]func([]byte) []byte{
-		"00000000000000000000.log":   func(b []byte) []byte { b[len(b)/2] ^= 1; return b },
-		"00000000000000000000.index": func(b []byte) []byte { return append(b, 0, 0, 0, 9, 0, 0, 0, 9) },
-		"leader-epoch-checkpoint":    func([]byte) []byte { return []byte("0\n2\n0 0\n") },
+	checkpoint := func(file string) []string {
+		if err := checkTextCheckpoint(file); err != nil {
+			return []string{err.Error()}
+		}
+		return nil
+	}
+	with := func(kind dumpKind) func(string) []string {
+		return func(file string) []string { return dump(t, string(kind), []string{file}) }
+	}
+	for _, c := range []struct {
+		file   string
+		damage func([]byte) []byte
+		check  func(string) []string
+	}{
+		{"00000000000000000000.log", func(b []byte) []byte { b[len(b)/2] ^= 1; return b }, with(dumpLog)},
+		{"00000000000000000000.index", func(b []byte) []byte { return append(b, 0, 0, 0, 9, 0, 0, 0, 9) }, with(dumpIndex)},
+		{"leader-epoch-checkpoint", func([]byte) []byte { return []byte("0\n2\n0 0\n") }, checkpoint},
 	} {
-		t.Run(name, func(t *testing.T) {
-			dir := filepath.Join(t.TempDir(), filepath.Base(partition))
-			if err := os.CopyFS(dir, os.DirFS(partition)); err != nil {
-				t.Fatal(err)
-			}
-			file := filepath.Join(dir, name)
-			good, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(file, damage(good), 0o644); err != nil {
-				t.Fatal(err)
-			}
-			if found, _ := complaints(t, dir); len(found) == 0 {
-				t.Error("nobody complained")
-			}
-		})
+		dir := filepath.Join(t.TempDir(), filepath.Base(partition))
+		if err := os.CopyFS(dir, os.DirFS(partition)); err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(dir, c.file)
+		good, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, c.damage(good), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if len(c.check(file)) == 0 {
+			t.Errorf("nobody complains about a damaged %s", c.file)
+		}
 	}
 }

@@ -40,13 +40,14 @@ func fixture() []*kgo.Record {
 		})
 	}
 	var rs []*kgo.Record
-	rs = add(rs, nil, nil) // stays the first: not every client can send it
+	rs = add(rs, nil, nil)
 	rs = add(rs, []byte{}, []byte{})
 	rs = add(rs, []byte("key"), nil)
 	rs = add(rs, nil, []byte("value"))
 	rs = add(rs, []byte("ключ"), []byte("значение 値 🦦"))
 	rs = add(rs, nil, []byte("headers"), kgo.RecordHeader{Key: "a", Value: []byte("1")}, kgo.RecordHeader{Key: "a", Value: []byte("2")},
 		kgo.RecordHeader{Key: "empty", Value: []byte{}}, kgo.RecordHeader{Key: "null"}, kgo.RecordHeader{Key: "имя", Value: blob(300)})
+	rs = add(rs, nil, []byte("header"), kgo.RecordHeader{Key: "имя", Value: blob(300)}, kgo.RecordHeader{Key: "", Value: []byte{}})
 	rs = add(rs, blob(1), blob(1))
 	rs = add(rs, blob(5_000), blob(100_000))
 	rs = add(rs, nil, make([]byte, 200_000))
