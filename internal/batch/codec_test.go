@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"sync"
 	"testing"
 
 	"github.com/klauspost/compress/snappy"
@@ -185,7 +186,7 @@ func bomb(t *testing.T, codec Codec, size int) Batch {
 }
 
 func TestBombsCostNoMemory(t *testing.T) {
-	const size, most = 64 << 20, 12 << 20
+	const size, most = 24 << 20, 6 << 20
 	for codec := Gzip; codec < codecCount; codec++ {
 		x, c := bomb(t, codec, size), NewCodecs()
 		if len(x) > size/15 {
@@ -306,6 +307,57 @@ func TestCodecNames(t *testing.T) {
 	for _, bad := range []string{"", "producer", "codec 5", "GZIP"} {
 		if _, err := ParseCodec(bad); !errors.Is(err, ErrCodec) {
 			t.Errorf("%q: got %v, want ErrCodec", bad, err)
+		}
+	}
+}
+
+func TestCodecsAreForAllGoroutines(t *testing.T) {
+	c := NewCodecs()
+	var batches []Batch
+	for codec := None; codec < codecCount; codec++ {
+		batches = append(batches, filled(t, codec, 40, 2000))
+	}
+	var wg sync.WaitGroup
+	for g := range 4 {
+		wg.Go(func() {
+			for i := range 40 {
+				b, rules := batches[(g+i)%len(batches)], liberal
+				rules.KeepCodec, rules.Compression = false, Codec((g*3+i)%int(codecCount))
+				res, err := c.Validate(bytes.Clone(b), rules)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if got := collect(t, c, res.Batch); len(got) != 40 {
+					t.Errorf("%d records", len(got))
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// TestIterationMayStopEarly and be nested: a stream goes back to its pool once.
+func TestIterationMayStopEarly(t *testing.T) {
+	c := NewCodecs()
+	for codec := None; codec < codecCount; codec++ {
+		b := filled(t, codec, 40, 2000)
+		for outer, err := range c.Records(b, 0) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			key := string(outer.Key)
+			for inner, err := range c.Records(b, 0) {
+				if err != nil || inner.Offset > 3 {
+					break
+				}
+			}
+			if string(outer.Key) != key {
+				t.Errorf("%s: a nested iteration spoils the outer record", codec)
+			}
+			if outer.Offset == 5 {
+				break
+			}
 		}
 	}
 }

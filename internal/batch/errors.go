@@ -23,7 +23,8 @@ var (
 	ErrCodec = errors.New("unsupported compression codec")
 
 	// ErrTooLarge: a rewritten batch exceeds Rules.MaxSize (MESSAGE_TOO_LARGE), or
-	// an iteration's decompressed records exceed its bound.
+	// decompressed records exceed the bound of an iteration or what can be handled
+	// at all: 2 GiB, 32 MiB behind a zstd window above 8 MiB.
 	ErrTooLarge = errors.New("record batch too large")
 )
 

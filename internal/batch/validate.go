@@ -27,7 +27,10 @@ type Rules struct {
 	KeepCodec   bool
 	Level       int
 
-	AllowControl bool // the batch is the broker's own
+	// AllowControl says that the batch is the broker's own: it may hold control
+	// records, and a producer id without a sequence number (offsets committed in a
+	// transaction).
+	AllowControl bool
 }
 
 // Result is a batch fit to be appended; only base offset and leader epoch, which
@@ -45,7 +48,9 @@ type Result struct {
 }
 
 // Validate checks one produced batch by Kafka's rules (KAFKA.md 3.5) and makes it
-// what the log stores. b may be changed in place.
+// what the log stores. b must be exactly one batch, as Peek measures it; it may be
+// changed in place. Where we are stricter than Kafka, or repair what it does not,
+// the deviations in kafka_test.go say why.
 //
 //   - CRC, length and magic are right (ErrCorrupt); base offset 0, at least one
 //     record, as many as the offset range says, no control bit, a producer id if
@@ -55,7 +60,7 @@ type Result struct {
 //     is compacted and a timestamp within bounds (*RecordErrors, the records'
 //     indexes in it).
 //   - Offset deltas are 0, 1, 2, …: if not, the batch is rewritten so that they
-//     are, as Kafka does, and also if the codec must change.
+//     are, and also if the codec must change (ErrTooLarge beyond MaxSize).
 //   - The LogAppendTime bit and the largest timestamp become what the topic says;
 //     a delete horizon, which only compaction may set, is cleared.
 func (c *Codecs) Validate(b Batch, r Rules) (Result, error) {
@@ -116,7 +121,7 @@ func (r *Rules) header(b Batch) error {
 		return fmt.Errorf("%w: clients may not write control records", ErrInvalid)
 	case b.Transactional() && p.ID < 0:
 		return fmt.Errorf("%w: a transactional batch must have a producer id, not %d", ErrInvalid, p.ID)
-	case p.ID >= 0 && b.BaseSequence() < 0 && !b.Control():
+	case p.ID >= 0 && b.BaseSequence() < 0 && !r.AllowControl:
 		return fmt.Errorf("%w: a batch of producer %d must have a sequence number, not %d", ErrInvalid, p.ID, b.BaseSequence())
 	case b.Codec() >= codecCount:
 		return fmt.Errorf("%w: %s", ErrCodec, b.Codec())
