@@ -1,0 +1,338 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"ottla.dev/ottla/internal/batch"
+	"ottla.dev/ottla/internal/broker"
+	"ottla.dev/ottla/internal/image"
+	"ottla.dev/ottla/internal/model"
+	"ottla.dev/ottla/internal/wire"
+)
+
+// produce is Produce, key 0, versions 3 to 13: append a batch to each of some
+// partitions. v5 log start offset in the answer, v8 record errors (KIP-467), v9
+// flexible, v10 leader hints (KIP-951), v13 topic ids. Rules: KAFKA.md 3.5.
+//
+// Transactional batches are refused while there is no transaction coordinator.
+func (c call) produce() {
+	p := c.s.produces.Get().(*produce)
+	p.r = c.Request
+	if !p.parse(c.Body, c.Version) {
+		p.release()
+		c.Close(fmt.Errorf("produce version %d cannot be decoded", c.Version))
+		return
+	}
+	p.start()
+}
+
+// produce is one Produce request being served. It is pooled: everything that it
+// points to is used again.
+type produce struct {
+	s *Server
+	r *wire.Request
+
+	acks      int16
+	timeout   time.Duration
+	txn       bool // a transactional id was given
+	topics    []produceTopic
+	parts     []*producePart // all topics' partitions, in request order
+	used      int            // how many of parts this request has
+	left      atomic.Int32   // parts not finished, + 1 while they are started
+	timer     *time.Timer    // for acks=all; nil until first needed
+	armed     bool
+	resp      kmsg.ProduceResponse
+	abandoned func() // p.expire, made once
+}
+
+type produceTopic struct {
+	name string // view of the request
+	id   model.UUID
+	n    int // partitions
+}
+
+type producePart struct {
+	*broker.Write
+	index   int32
+	records []byte
+	topic   *broker.Topic
+	where   *broker.Partition
+}
+
+func newProduce(s *Server) *produce {
+	p := &produce{s: s}
+	p.abandoned = p.expire
+	return p
+}
+
+// parse reads the request. All strings and records are views of body.
+func (p *produce) parse(body []byte, version int16) bool {
+	r := reader{b: body, flex: version >= 9}
+	_, p.txn = r.string()
+	p.acks = r.int16()
+	p.timeout = time.Duration(r.int32()) * time.Millisecond
+	p.topics, p.used = p.topics[:0], 0
+	for range r.array(8) {
+		var t produceTopic
+		if version >= 13 {
+			t.id = r.uuid()
+		} else {
+			t.name, _ = r.string()
+		}
+		t.n = r.array(5)
+		for range t.n {
+			part := p.part()
+			part.index = r.int32()
+			part.records = r.bytes()
+			r.tags(nil)
+		}
+		r.tags(nil)
+		p.topics = append(p.topics, t)
+		if r.bad {
+			return false
+		}
+	}
+	r.tags(nil)
+	return !r.bad
+}
+
+// part gives the next free part.
+func (p *produce) part() *producePart {
+	if p.used == len(p.parts) {
+		p.parts = append(p.parts, &producePart{Write: broker.NewWrite(func(*broker.Write) { p.done() })})
+	}
+	p.used++
+	return p.parts[p.used-1]
+}
+
+// start hands every batch to its partition. The answer goes out when the last
+// one is finished, which may be before start returns.
+func (p *produce) start() {
+	img := p.s.cfg.Image()
+	now := time.Now().UnixMilli()
+	p.left.Store(int32(p.used) + 1)
+	at := 0
+	for i := range p.topics {
+		t := &p.topics[i]
+		topic, err := p.find(img, t)
+		for range t.n {
+			part := p.parts[at]
+			at++
+			part.Acks = p.acks
+			p.startPart(img, topic, err, part, now)
+		}
+	}
+	if p.acks == broker.AcksAll && p.left.Load() > 1 {
+		p.arm()
+	}
+	p.done()
+}
+
+// find resolves a topic; err says that there is no such topic.
+func (p *produce) find(img *image.Image, t *produceTopic) (*broker.Topic, error) {
+	b := p.s.cfg.Broker
+	if p.r.Version >= 13 {
+		topic := b.TopicByID(t.id)
+		if topic == nil {
+			if _, ok := img.TopicByID(t.id); !ok {
+				return nil, kerr.UnknownTopicID
+			}
+		}
+		return topic, nil
+	}
+	topic := b.Topic(t.name)
+	if topic == nil {
+		if _, ok := img.Topic(t.name); !ok {
+			return nil, kerr.UnknownTopicOrPartition
+		}
+	}
+	return topic, nil
+}
+
+func (p *produce) startPart(img *image.Image, topic *broker.Topic, err error, part *producePart, now int64) {
+	part.topic, part.where = topic, nil
+	if topic != nil {
+		part.where = topic.Partition(part.index)
+	}
+	switch {
+	case p.acks < -1 || p.acks > 1:
+		err = kerr.InvalidRequiredAcks
+	case err != nil:
+	case part.where == nil:
+		err = missing(img, topic, part.index)
+	default:
+		err = p.admit(part)
+	}
+	if err != nil {
+		part.Err, part.Base, part.Start, part.AppendTime = err, model.NoOffset, model.NoOffset, -1
+		p.done()
+		return
+	}
+	part.where.Write(part.Write, part.records, now)
+}
+
+// missing tells a partition that is elsewhere from one that does not exist.
+func missing(img *image.Image, topic *broker.Topic, index int32) error {
+	if topic == nil {
+		return kerr.NotLeaderForPartition
+	}
+	if t, ok := img.TopicByID(topic.ID); ok {
+		if _, ok := t.Partition(index); ok {
+			return kerr.NotLeaderForPartition
+		}
+	}
+	return kerr.UnknownTopicOrPartition
+}
+
+// admit checks what depends on the request rather than on the partition.
+func (p *produce) admit(part *producePart) error {
+	if len(part.records) < batch.HeaderSize {
+		return fmt.Errorf("%w: no record batch for partition %d", batch.ErrInvalid, part.index)
+	}
+	b := batch.Batch(part.records)
+	if b.Magic() == 2 && b.Codec() == batch.Zstd && p.r.Version < 7 {
+		return fmt.Errorf("%w: zstd needs Produce version 7", batch.ErrCodec)
+	}
+	if b.Magic() == 2 && b.Transactional() {
+		if !p.txn {
+			return kerr.TransactionalIDAuthorizationFailed
+		}
+		return kerr.UnsupportedVersion
+	}
+	return nil
+}
+
+// arm starts the request's timeout.
+func (p *produce) arm() {
+	p.armed = true
+	if p.timer == nil {
+		p.timer = time.AfterFunc(p.timeout, p.abandoned)
+		return
+	}
+	p.timer.Reset(p.timeout)
+}
+
+// expire gives up on what is not replicated in time.
+func (p *produce) expire() {
+	for _, part := range p.parts[:p.used] {
+		if part.where != nil {
+			part.Abandon(broker.ErrTimeout)
+		}
+	}
+}
+
+// done counts one part, and answers after the last.
+func (p *produce) done() {
+	if p.left.Add(-1) > 0 {
+		return
+	}
+	// A timer that can't be stopped is walking over parts: leave them to it.
+	reusable := !p.armed || p.timer.Stop()
+	p.armed = false
+	p.answer()
+	if reusable {
+		p.release()
+	}
+}
+
+// release gives the request back to the pool, without views of its body.
+func (p *produce) release() {
+	for _, part := range p.parts[:p.used] {
+		part.records, part.Batch, part.topic, part.where = nil, nil, nil, nil
+	}
+	clear(p.topics)
+	p.used, p.r = 0, nil
+	p.s.produces.Put(p)
+}
+
+func (p *produce) answer() {
+	r := p.r
+	if p.acks == 0 {
+		// No answer exists; an error can only be told by closing (KAFKA.md 3.5).
+		for _, part := range p.parts[:p.used] {
+			if part.Err != nil {
+				r.Close(fmt.Errorf("produce with acks=0 failed: %w", part.Err))
+				return
+			}
+		}
+		r.NoReply()
+		return
+	}
+	resp := &p.resp
+	resp.SetVersion(r.Version)
+	resp.Topics, resp.Brokers = resp.Topics[:0], nil
+	at := 0
+	for _, t := range p.topics {
+		rt := grow(&resp.Topics)
+		rt.Topic, rt.TopicID = t.name, t.id
+		rt.Partitions = rt.Partitions[:0]
+		for range t.n {
+			p.fill(grow(&rt.Partitions), p.parts[at])
+			at++
+		}
+	}
+	r.Reply(resp.AppendTo(r.Buffer(64 + 80*p.used)))
+	for i := range resp.Topics {
+		resp.Topics[i].Topic = "" // it is a view of the body
+	}
+}
+
+func (p *produce) fill(rp *kmsg.ProduceResponseTopicPartition, part *producePart) {
+	*rp = kmsg.ProduceResponseTopicPartition{
+		Partition:     part.index,
+		ErrorCode:     code(part.Err),
+		BaseOffset:    int64(part.Base),
+		LogAppendTime: part.AppendTime,
+		CurrentLeader: kmsg.ProduceResponseTopicPartitionCurrentLeader{LeaderID: -1, LeaderEpoch: -1},
+	}
+	if rp.ErrorCode == 0 {
+		rp.LogStartOffset = int64(part.Start)
+		return
+	}
+	rp.BaseOffset, rp.LogAppendTime, rp.LogStartOffset = -1, -1, -1
+	var bad *batch.RecordErrors
+	if errors.As(part.Err, &bad) {
+		rp.ErrorMessage = text(part.Err)
+		for _, e := range bad.Errors {
+			rp.ErrorRecords = append(rp.ErrorRecords, kmsg.ProduceResponseTopicPartitionErrorRecord{RelativeOffset: e.Index, ErrorMessage: &e.Message})
+		}
+	}
+	if rp.ErrorCode == kerr.NotLeaderForPartition.Code && part.where != nil {
+		role := part.where.Role()
+		rp.CurrentLeader.LeaderID, rp.CurrentLeader.LeaderEpoch = int32(role.Leader), int32(role.Epoch)
+		if ep, ok := endpoint(p.s.cfg.Image(), role.Leader, p.r.Conn().Listener()); ok {
+			p.resp.Brokers = append(p.resp.Brokers, kmsg.ProduceResponseBroker{NodeID: int32(role.Leader), Host: ep.Host, Port: int32(ep.Port)})
+		}
+	}
+}
+
+// grow makes room for one more element, keeping what a used slice points to.
+func grow[T any](s *[]T) *T {
+	if len(*s) < cap(*s) {
+		*s = (*s)[:len(*s)+1]
+	} else {
+		var zero T
+		*s = append(*s, zero)
+	}
+	return &(*s)[len(*s)-1]
+}
+
+// endpoint is a broker's address on the listener that the client came in by.
+func endpoint(img *image.Image, id model.NodeID, listener string) (image.Endpoint, bool) {
+	b, ok := img.Broker(id)
+	if !ok {
+		return image.Endpoint{}, false
+	}
+	for _, ep := range b.Endpoints {
+		if ep.Name == listener {
+			return ep, true
+		}
+	}
+	return image.Endpoint{}, false
+}
