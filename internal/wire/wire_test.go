@@ -2,6 +2,7 @@ package wire
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"io"
 	"net"
@@ -20,8 +21,9 @@ func echo(r *Request) {
 	r.Reply(append(r.Buffer(len(r.Body)), r.Body...))
 }
 
-// serve runs a server until the test ends. cfg.Listener may be nil: loopback TCP.
-func serve(t testing.TB, cfg Config) *Server {
+// start runs a server until stop is called. cfg.Listener may be nil: loopback
+// TCP; cfg.Handler too: echo.
+func start(t testing.TB, cfg Config) (s *Server, stop func()) {
 	t.Helper()
 	if cfg.Listener == nil {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -33,29 +35,46 @@ func serve(t testing.TB, cfg Config) *Server {
 	if cfg.Handler == nil {
 		cfg.Handler = handlerFunc(echo)
 	}
-	s := NewServer(cfg)
+	s = NewServer(cfg)
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		if err := s.Serve(context.Background()); err != nil {
 			t.Errorf("Serve: %v", err)
 		}
 	})
-	t.Cleanup(func() {
+	return s, func() {
 		s.Close()
 		wg.Wait()
-	})
+	}
+}
+
+// serve is start with the stop at the test's end.
+func serve(t testing.TB, cfg Config) *Server {
+	t.Helper()
+	s, stop := start(t, cfg)
+	t.Cleanup(stop)
 	return s
 }
 
-// dial opens a plain connection to s that gives up after a while.
-func dial(t testing.TB, s *Server) net.Conn {
+// connect opens a connection to s that gives up after a while.
+func connect(t testing.TB, s *Server, secure bool) net.Conn {
 	t.Helper()
 	c, err := net.Dial("tcp", s.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { c.Close() })
+	if secure {
+		c = tls.Client(c, clientTLS(t))
+	}
 	c.SetDeadline(time.Now().Add(30 * time.Second))
+	return c
+}
+
+// dial is connect without TLS, closed at the test's end.
+func dial(t testing.TB, s *Server) net.Conn {
+	t.Helper()
+	c := connect(t, s, false)
+	t.Cleanup(func() { c.Close() })
 	return c
 }
 
