@@ -148,7 +148,7 @@ func mostIdle(servers []*Server) (idle *Conn) {
 // burst of one second's worth.
 type pace struct {
 	perSecond float64   // ≤ 0: no bound
-	next      time.Time // when the next would come at an even pace
+	last      time.Time // when the last would have come at an even pace
 }
 
 // take counts an event at now and tells how long to wait for the next.
@@ -156,11 +156,12 @@ func (p *pace) take(now time.Time) time.Duration {
 	if p.perSecond <= 0 {
 		return 0
 	}
-	if burst := now.Add(-time.Second); p.next.Before(burst) {
-		p.next = burst
+	step := time.Duration(float64(time.Second) / p.perSecond)
+	if burst := now.Add(-time.Second); p.last.Before(burst) {
+		p.last = burst
 	}
-	p.next = p.next.Add(time.Duration(float64(time.Second) / p.perSecond))
-	return p.next.Sub(now)
+	p.last = p.last.Add(step)
+	return p.last.Add(step).Sub(now)
 }
 
 // hostOf is the host of an address, without port and zone, IPv4 as such.
