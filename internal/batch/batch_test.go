@@ -166,6 +166,19 @@ func TestRewriteRespectsMaxSize(t *testing.T) {
 	}
 }
 
+func TestOffsetOfMaxTimestampIsTheFirst(t *testing.T) {
+	b := newDraft(rec(0, 0, nil, nil), rec(9, 1, nil, nil), rec(9, 2, nil, nil)).bytes(t)
+	c := NewCodecs()
+	if res, err := c.Validate(bytes.Clone(b), liberal); err != nil || res.MaxTimestamp != 1009 || res.OffsetOfMaxTimestamp != 1 {
+		t.Errorf("CreateTime: %d at %d, %v; want 1009 at 1", res.MaxTimestamp, res.OffsetOfMaxTimestamp, err)
+	}
+	rules := liberal
+	rules.LogAppendTime = true
+	if res, err := c.Validate(bytes.Clone(b), rules); err != nil || res.MaxTimestamp != rules.Now || res.OffsetOfMaxTimestamp != 0 {
+		t.Errorf("LogAppendTime: %d at %d, %v; want %d at 0", res.MaxTimestamp, res.OffsetOfMaxTimestamp, err, rules.Now)
+	}
+}
+
 func TestAllowControl(t *testing.T) {
 	m := EndTxnMarker(model.Producer{ID: 4, Epoch: 1}, true, 3, 2000)
 	c, rules := NewCodecs(), liberal
@@ -283,6 +296,10 @@ func TestVarintLimits(t *testing.T) {
 				t.Errorf("%d cut to %d bytes is read", v, n)
 			}
 		}
+	}
+	tooLong := append(bytes.Repeat([]byte{0x80}, 9), 2)
+	if _, at := varlong(tooLong, 0); at != -1 {
+		t.Error("a varlong of 65 bits is read")
 	}
 	if _, at := varint([]byte{0}, -1); at != -1 {
 		t.Error("a failed position must stay so")

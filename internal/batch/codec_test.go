@@ -142,6 +142,8 @@ func TestLZ4IsAsStrictAsKafka(t *testing.T) {
 		"bytes behind it":    append(bytes.Clone(good), 0),
 		"no end mark":        good[:len(good)-4],
 		"half a block":       good[:15],
+		"stored block large": append(append(describe(0x60, 0x40)[:7], 1, 0, 1, 0x80), make([]byte, 65537+4)...),
+		"no block checksum":  append(describe(0x70, 0x40)[:7], 2, 0, 0, 0x80, 'a', 'b'),
 		"legacy frame":       append([]byte{0x02, 0x21, 0x4c, 0x18}, good[4:]...),
 		"block checksum bad": append(describe(0x70, 0x40)[:len(good)-4], 1, 2, 3, 4, 0, 0, 0, 0),
 	}
@@ -238,6 +240,7 @@ func TestLiesAboutSizesCostNoMemory(t *testing.T) {
 		ok    bool
 	}{
 		"snappy: 4 GiB":             {Snappy, []byte{0xff, 0xff, 0xff, 0xff, 0x0f, 0x00}, false},
+		"snappy: 1 GiB":             {Snappy, []byte{0x80, 0x80, 0x80, 0x80, 0x04, 0x00}, false},
 		"snappy: block of 2 GiB":    {Snappy, append([]byte(xerialHeader), 0x7f, 0xff, 0xff, 0xff, 1, 2), false},
 		"lz4: content of 2^62":      {LZ4, lz4Lie(), true},
 		"zstd: window of 128 MiB":   {Zstd, zstdFrame(0x00, (27-10)<<3), true},
@@ -257,6 +260,18 @@ func TestLiesAboutSizesCostNoMemory(t *testing.T) {
 		if n > 1<<20 {
 			t.Errorf("%s: %d bytes were allocated", name, n)
 		}
+	}
+}
+
+// TestSnappyBlockAboveTheLimit costs no memory though its size is true.
+func TestSnappyBlockAboveTheLimit(t *testing.T) {
+	c, block := NewCodecs(), snappy.Encode(nil, make([]byte, 4<<20))
+	if n := allocated(func() {
+		if _, err := inflate(c, Snappy, block, 1000); !errors.Is(err, ErrTooLarge) {
+			t.Errorf("got %v, want ErrTooLarge", err)
+		}
+	}); n > 1<<20 {
+		t.Errorf("%d bytes were allocated", n)
 	}
 }
 
@@ -288,6 +303,11 @@ func TestZstdLargeWindows(t *testing.T) {
 	}
 	if _, err = inflate(c, Zstd, frame((27-10)<<3, 300), maxBody); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("37.5 MiB behind a window of 128 MiB: got %v, want ErrTooLarge", err)
+	}
+	segment := append([]byte{0x28, 0xb5, 0x2f, 0xfd, 0xa0, 0, 0, 160, 0}, frame(0, 80)[6:]...)
+	got, err = inflate(c, Zstd, segment, maxBody)
+	if err != nil || len(got) != 10<<20 {
+		t.Errorf("10 MiB in one segment: %d bytes, %v", len(got), err)
 	}
 	got, err = inflate(c, Zstd, frame((23-10)<<3, 300), maxBody)
 	if err != nil || len(got) != 300*128<<10 {

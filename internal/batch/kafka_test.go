@@ -130,6 +130,10 @@ func verdicts(t *testing.T) []verdict {
 	one("header-value-minus-2", body(byte(0), 0, 0, 1, "k", 1, "v", 1, 1, "h", -2))
 	one("header-value-too-long", body(byte(0), 0, 0, 1, "k", 1, "v", 1, 1, "h", 7, "x"))
 	one("record-tail", body(byte(0), 0, 0, 1, "k", 1, "v", 0, "tail"))
+	add("record-swallows-next", func(d *draft, _ *Rules) {
+		next := rec(0, 1, k, v)
+		d.records = [][]byte{body(byte(0), 0, 0, 1, "k", 1, "v", 0, next), nil}
+	})
 	one("record-empty", []byte{0})
 	one("record-negative-length", []byte{1})
 	one("record-too-short", body(byte(0), 0, 0, 1, "k"))
