@@ -1,8 +1,10 @@
 package image
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
+	"slices"
 
 	"ottla.dev/ottla/internal/model"
 	"ottla.dev/ottla/internal/record"
@@ -141,11 +143,18 @@ func (b *builder) removeScram(r *record.RemoveUserScramCredentialRecord) error {
 	return nil
 }
 
+// setQuota sets or removes one limit. The record is kept with its entity's parts
+// in order, so that a snapshot does not depend on who wrote it.
 func (b *builder) setQuota(r *record.ClientQuotaRecord) {
+	kept := *r
+	kept.Entity = slices.SortedFunc(slices.Values(r.Entity), func(x, y record.EntityData) int {
+		return cmp.Compare(x.EntityType, y.EntityType)
+	})
+	key := quotaKeyOf(&kept)
 	if r.Remove {
-		b.quotas = b.quotas.del(b.edit, quotaKeyOf(r))
+		b.quotas = b.quotas.del(b.edit, key)
 	} else {
-		b.quotas = b.quotas.put(b.edit, quotaKeyOf(r), r)
+		b.quotas = b.quotas.put(b.edit, key, &kept)
 	}
 	b.delta.Quotas = true
 }

@@ -124,9 +124,7 @@ func (b *Broker) record() *record.RegisterBrokerRecord {
 		Fenced:               b.Fenced,
 		InControlledShutdown: b.InControlledShutdown,
 		LogDirs:              b.Dirs,
-	}
-	if len(b.Cordoned) > 0 {
-		r.CordonedLogDirs = b.Cordoned
+		CordonedLogDirs:      b.Cordoned, // null and empty stay apart, as in Kafka
 	}
 	for _, e := range b.Endpoints {
 		r.EndPoints = append(r.EndPoints, record.BrokerEndpoint{Name: e.Name, Host: e.Host, Port: e.Port, SecurityProtocol: e.Protocol})

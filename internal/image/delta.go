@@ -128,24 +128,31 @@ func (d *Delta) settle() {
 		case before:
 			t.Name = was.Name
 		}
-		if before && now {
-			t.settle(was, is)
-		}
-		if !before && !now || before && now && len(t.Partitions) == 0 {
+		t.settle(was, is)
+		if !before && !now || before && now && was.Name == is.Name && len(t.Partitions) == 0 {
 			delete(d.Topics, id)
 		}
 	}
 }
 
-// settle drops the partitions that are the same in both.
+// settle drops the partitions that are the same in both; a topic that is not
+// there, nil, has none.
 func (t *TopicDelta) settle(was, is *Topic) {
 	for n := range t.Partitions {
-		a, before := was.Partition(n)
-		b, now := is.Partition(n)
+		a, before := was.partition(n)
+		b, now := is.partition(n)
 		if before == now && (!before || a.equal(b)) {
 			delete(t.Partitions, n)
 		}
 	}
+}
+
+// partition is Partition for a topic that may be nil.
+func (t *Topic) partition(n int32) (*Partition, bool) {
+	if t == nil {
+		return nil, false
+	}
+	return t.Partition(n)
 }
 
 // Diff compares two images that need not follow each other: the one that a

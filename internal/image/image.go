@@ -31,8 +31,8 @@ package image
 import (
 	"cmp"
 	"iter"
-	"maps"
 	"slices"
+	"strconv"
 
 	"ottla.dev/ottla/internal/model"
 	"ottla.dev/ottla/internal/record"
@@ -294,21 +294,23 @@ func cmpQuota(a, b quotaKey) int {
 	return cmp.Or(cmp.Compare(a.entity, b.entity), cmp.Compare(a.key, b.key))
 }
 
-// quotaKeyOf spells an entity so that the order of its parts does not matter;
-// lengths keep different entities apart, '-' stands for the default of a type.
+// quotaKeyOf spells an entity whose parts are in order; lengths keep different
+// entities apart, '-' stands for the default of a type.
 func quotaKeyOf(r *record.ClientQuotaRecord) quotaKey {
-	parts := make(map[string]*string, len(r.Entity))
-	for i := range r.Entity {
-		parts[r.Entity[i].EntityType] = r.Entity[i].EntityName
-	}
 	var b []byte
-	for _, typ := range slices.Sorted(maps.Keys(parts)) {
-		b = appendPart(b, typ)
-		if name := parts[typ]; name != nil {
-			b = appendPart(b, *name)
+	for _, part := range r.Entity {
+		b = appendPart(b, part.EntityType)
+		if part.EntityName != nil {
+			b = appendPart(b, *part.EntityName)
 		} else {
 			b = append(b, '-')
 		}
 	}
 	return quotaKey{string(b), r.Key}
+}
+
+// appendPart appends a string with its length before it.
+func appendPart(b []byte, s string) []byte {
+	b = strconv.AppendInt(b, int64(len(s)), 10)
+	return append(append(b, ':'), s...)
 }

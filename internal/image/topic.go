@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"iter"
 	"slices"
-	"strconv"
 
 	"ottla.dev/ottla/internal/model"
 	"ottla.dev/ottla/internal/record"
@@ -110,13 +109,9 @@ func (p *Partition) change(r *record.PartitionChangeRecord) (*Partition, error) 
 	next := *p
 	if r.Replicas != nil {
 		next.Replicas = nodes(r.Replicas, p.Replicas)
-		next.Dirs = moveDirs(p, next.Replicas)
 	}
-	if len(r.Directories) > 0 {
-		next.Dirs = r.Directories
-	}
-	if len(next.Dirs) != len(next.Replicas) {
-		return nil, dirsError(len(next.Dirs), len(next.Replicas))
+	if err := next.changeDirs(r.Directories); err != nil {
+		return nil, err
 	}
 	if r.ISR != nil {
 		next.ISR = nodes(r.ISR, next.Replicas)
@@ -147,9 +142,27 @@ func (p *Partition) change(r *record.PartitionChangeRecord) (*Partition, error) 
 	return &next, nil
 }
 
-// moveDirs gives a new set of replicas their folders: those that stay keep
-// theirs, the others have none yet.
-func moveDirs(p *Partition, replicas []model.NodeID) []model.UUID {
+// changeDirs sets the folders as a PartitionChangeRecord says them, by Kafka's
+// rules: null keeps the list as it is, by position even where the replicas are
+// new; empty means that no place is known. Who writes a record with new replicas
+// must say their folders, see DirsFor.
+func (p *Partition) changeDirs(dirs []model.UUID) error {
+	known := slices.ContainsFunc(p.Dirs, func(id model.UUID) bool { return id != model.ZeroUUID })
+	switch {
+	case len(dirs) > 0:
+		p.Dirs = dirs
+	case dirs != nil, len(p.Dirs) != len(p.Replicas) && !known:
+		p.Dirs = make([]model.UUID, len(p.Replicas)) // also before metadata.version 17
+	}
+	if len(p.Dirs) != len(p.Replicas) {
+		return dirsError(len(p.Dirs), len(p.Replicas))
+	}
+	return nil
+}
+
+// DirsFor are the folders that a record with new replicas says: those that stay
+// keep theirs, the others are free to choose.
+func (p *Partition) DirsFor(replicas []model.NodeID) []model.UUID {
 	dirs := make([]model.UUID, len(replicas))
 	for i, id := range replicas {
 		dir, ok := p.Dir(id)
@@ -216,10 +229,4 @@ func (p *Partition) record(topic model.UUID, number int32) *record.PartitionReco
 		EligibleLeaderReplicas: ints(p.ELR),
 		LastKnownELR:           ints(p.LastKnownELR),
 	}
-}
-
-// appendPart appends a string with its length before it.
-func appendPart(b []byte, s string) []byte {
-	b = strconv.AppendInt(b, int64(len(s)), 10)
-	return append(append(b, ':'), s...)
 }
