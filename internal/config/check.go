@@ -2,9 +2,9 @@ package config
 
 import (
 	"fmt"
-	"maps"
 	"net"
 	"net/netip"
+	"path"
 	"slices"
 	"strings"
 
@@ -34,6 +34,26 @@ func (l *loader) network() {
 		}
 	}
 	l.quorum()
+	l.exposed()
+}
+
+// exposed warns of listeners that other machines can reach: whoever does may read,
+// change and delete everything, as nobody is asked who they are.
+func (l *loader) exposed() {
+	for _, at := range l.c.listeners {
+		if !loopback(at.Host) {
+			l.warn("listeners", "anyone who can reach "+at.String()+" may read, change and delete everything: it does not ask who they are. Use a loopback address, or let a firewall or a private network stand before it", false)
+		}
+	}
+	at := l.c.String(OttlaHTTPListener)
+	if host, _, err := net.SplitHostPort(at); err == nil && !loopback(host) {
+		l.warn("ottla.http.listener", "anyone who can reach it may see and change everything: it does not ask who they are", false)
+	}
+}
+
+func loopback(host string) bool {
+	addr, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && addr.IsLoopback()
 }
 
 // protocolMap reads listener.security.protocol.map. Where it is not given, controller
@@ -231,12 +251,21 @@ func (l *loader) limits() {
 	if v := c.Long(QueuedMaxRequestBytes); v > 0 && v < int64(c.Int(SocketRequestMaxBytes)) {
 		l.fail("queued.max.request.bytes", fmt.Sprint(v), "must be at least socket.request.max.bytes=%d, or -1", c.Int(SocketRequestMaxBytes))
 	}
+	seen := make(map[string]string)
+	for _, dir := range c.LogDirs() {
+		if other, twice := seen[path.Clean(dir)]; twice {
+			l.fail("log.dirs", strings.Join(c.LogDirs(), ","), "%s and %s are the same folder", other, dir)
+		}
+		seen[path.Clean(dir)] = dir
+	}
 	if at := c.String(OttlaHTTPListener); at != "" {
 		if _, _, err := net.SplitHostPort(at); err != nil {
 			l.fail("ottla.http.listener", at, "want host:port, or nothing")
 		}
 	}
-	l.perIP()
+	if c.Int(MaxConnectionsPerIP) == 0 && c.String(MaxConnectionsPerIPOverrides) == "" {
+		l.fail("max.connections.per.ip", "0", "would let nobody in; name exceptions in max.connections.per.ip.overrides")
+	}
 	if beat := c.Int(BrokerHeartbeatIntervalMs); beat >= c.Int(BrokerSessionTimeoutMs) {
 		l.warn("broker.heartbeat.interval.ms", fmt.Sprintf("is not below broker.session.timeout.ms=%d: this broker will be fenced again and again", c.Int(BrokerSessionTimeoutMs)), false)
 	}
@@ -274,15 +303,6 @@ func (l *loader) retention() {
 	}
 }
 
-// perIP checks max.connections.per.ip.overrides: host:count, ….
-func (l *loader) perIP() {
-	if _, err := parseCounts(l.c.String(MaxConnectionsPerIPOverrides)); err != nil {
-		l.fail("max.connections.per.ip.overrides", l.c.String(MaxConnectionsPerIPOverrides), "%v", err)
-	} else if l.c.Int(MaxConnectionsPerIP) == 0 && l.c.String(MaxConnectionsPerIPOverrides) == "" {
-		l.fail("max.connections.per.ip", "0", "would let nobody in; name exceptions in max.connections.per.ip.overrides")
-	}
-}
-
 // parseCounts reads name:count, ….
 func parseCounts(s string) (map[string]int, error) {
 	out := make(map[string]int)
@@ -302,8 +322,8 @@ func parseCounts(s string) (map[string]int, error) {
 
 // PerIPOverrides gives max.connections.per.ip.overrides: connections allowed, by address.
 func (c *Config) PerIPOverrides() map[string]int {
-	m, _ := parseCounts(c.String(MaxConnectionsPerIPOverrides)) // checked by Load
-	return maps.Clone(m)
+	m, _ := parseCounts(c.String(MaxConnectionsPerIPOverrides)) // checked with its row
+	return m
 }
 
 // groups checks that defaults of groups lie within their bounds.

@@ -70,10 +70,10 @@ func Load(props map[string]string) (*Config, []Warning, error) {
 	l.unresolved()
 	l.keys()
 	l.properties()
-	if len(l.errs) == 0 { // cross checks read values, so these must be valid
+	if !l.unreadable {
 		l.network()
-		l.limits()
 	}
+	l.limits()
 	slices.SortFunc(l.warnings, func(a, b Warning) int { return strings.Compare(a.Key, b.Key) })
 	if len(l.errs) > 0 {
 		return nil, l.warnings, errors.Join(l.errs...)
@@ -87,6 +87,9 @@ type loader struct {
 	c        *Config
 	errs     []error
 	warnings []Warning
+	// unreadable: a property of the node, its listeners or its quorum has no value, so
+	// that holding them against each other would only find consequences.
+	unreadable bool
 }
 
 func (l *loader) fail(key, val, format string, a ...any) {
@@ -120,6 +123,8 @@ func (l *loader) sameID() {
 	case hasOld && !has:
 		l.c.static["node.id"] = old
 		l.warn("broker.id", "is the old name of node.id", true)
+	case has && !hasOld:
+		l.c.static["broker.id"] = id
 	}
 }
 
@@ -145,15 +150,16 @@ func (l *loader) properties() {
 			ok = false
 		case !ok && !p.HasDefault:
 			l.errs = append(l.errs, fmt.Errorf("%s is not set: %s", p.Name, p.Doc))
-			continue
+			l.unreadable = true
 		}
+		l.c.values[p.Name] = p.initial
 		if !ok {
-			l.c.values[p.Name] = p.initial
 			continue
 		}
 		v, err := p.parse(given)
 		if err != nil {
 			l.errs = append(l.errs, err)
+			l.unreadable = l.unreadable || p.Section == brokerTable().rows[0].Section || strings.HasPrefix(p.Name, "controller.")
 			continue
 		}
 		l.c.values[p.Name] = v
@@ -252,7 +258,7 @@ func (c *Config) With(overrides map[string]string) (*Config, []Warning, error) {
 	}
 	if len(c.cluster)+len(c.broker) > 0 {
 		if next, err = next.Dynamic(c.cluster, c.broker); err != nil {
-			return nil, warnings, err
+			warnings = append(warnings, Warning{Key: "dynamic configs", Text: err.Error()})
 		}
 	}
 	return next, warnings, nil
@@ -260,37 +266,37 @@ func (c *Config) With(overrides map[string]string) (*Config, []Warning, error) {
 
 // Dynamic gives the configuration with the values that administrators set at run
 // time: cluster for all brokers, broker for this one. Both replace what was dynamic
-// before. Values come from the metadata log, where they were checked when they were
-// set; one that is not valid here (a newer version wrote it) is an error, and names itself.
+// before. A value that cannot be (a newer version may have written it) is left out, and
+// the error names it; the Config is usable in any case.
 func (c *Config) Dynamic(cluster, broker map[string]string) (*Config, error) {
 	next := *c
 	next.cluster, next.broker = maps.Clone(cluster), maps.Clone(broker)
 	next.values = maps.Clone(c.values)
-	var errs []error
+	l := &loader{c: &next}
 	for _, p := range brokerTable().rows {
-		if !p.alterable() {
+		if p.alterable() {
+			next.values[p.Name] = l.effective(p)
+		}
+	}
+	l.limits()
+	next.topic = next.baseTopic()
+	return &next, errors.Join(l.errs...)
+}
+
+// effective gives the value of highest precedence that can be read. The file's was
+// checked by Load.
+func (l *loader) effective(p *Property) value {
+	for _, layer := range l.c.layers() {
+		text, ok := layer[p.Name]
+		if !ok {
 			continue
 		}
-		text, ok := next.broker[p.Name]
-		if !ok {
-			text, ok = next.cluster[p.Name]
+		v, err := p.parse(text)
+		if err == nil {
+			return v
 		}
-		if !ok {
-			text, ok = next.static[p.Name]
-		}
-		v := p.initial
-		if ok {
-			var err error
-			if v, err = p.parse(text); err != nil {
-				errs = append(errs, err)
-				continue
-			}
-		}
-		next.values[p.Name] = v
+		l.errs = append(l.errs, err)
+		delete(layer, p.Name)
 	}
-	if len(errs) > 0 {
-		return nil, errors.Join(errs...)
-	}
-	next.topic = next.baseTopic()
-	return &next, nil
+	return p.initial
 }

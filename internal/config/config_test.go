@@ -96,6 +96,7 @@ func TestTheFileThatKafkaShipsStartsANode(t *testing.T) {
 		keys = append(keys, w.Key)
 	}
 	want := []string{
+		"listeners", "listeners", // all interfaces, and nobody is asked who they are
 		"offsets.topic.replication.factor", "share.coordinator.state.topic.min.isr", "share.coordinator.state.topic.replication.factor",
 		"transaction.state.log.min.isr", "transaction.state.log.replication.factor",
 	}
@@ -117,7 +118,7 @@ func TestTheFileThatKafkaShipsStartsANode(t *testing.T) {
 }
 
 func TestAllMistakesAreReportedAtOnceWithKeyValueAndWhatIsAllowed(t *testing.T) {
-	_, _, err := Load(profile("num.partitions", "0", "log.segment.bytes", "big", "authorizer.class.name", "x.Y", "zookeeper.connect", "zk:1", "sasl.enabled.mechanims", "PLAIN"))
+	_, _, err := Load(profile("num.partitions", "0", "log.segment.bytes", "big", "authorizer.class.name", "x.Y", "zookeeper.connect", "zk:1", "sasl.enabled.mechanims", "PLAIN", "ottla.http.listner", "x", "log.dirs", "/a,/b,/a/"))
 	if err == nil {
 		t.Fatal("taken")
 	}
@@ -126,6 +127,8 @@ func TestAllMistakesAreReportedAtOnceWithKeyValueAndWhatIsAllowed(t *testing.T) 
 		"log.segment.bytes=big: want a whole number from -2147483648 to 2147483647",
 		`authorizer.class.name=x.Y: refused: this node has no authorizer and knows no principals: everyone who connects may do everything; only "" is possible`,
 		"zookeeper.connect=zk:1: ZooKeeper is gone since Kafka 4.0",
+		"ottla.http.listner=x: is not a property; did you mean ottla.http.listener?",
+		"log.dirs=/a,/b,/a/: /a and /a/ are the same folder",
 		"sasl.enabled.mechanims=[hidden]: is not a property; did you mean sasl.enabled.mechanisms?",
 	} {
 		if !strings.Contains(err.Error(), want) {
@@ -151,6 +154,9 @@ func TestWarnings(t *testing.T) {
 		{"num.io.threads", "16", true, "has no effect: work runs on goroutines"},
 		{"num.io.threads", "8", true, ""},
 		{"my.plugin.option", "x", false, "is not a property and has no effect"},
+		{"listeners", "PLAINTEXT://10.0.0.1:9092,CONTROLLER://[::1]:9093", false, "anyone who can reach PLAINTEXT://10.0.0.1:9092 may read"},
+		{"listeners", "PLAINTEXT://localhost:9092,CONTROLLER://127.0.0.2:9093", false, ""},
+		{"ottla.http.listener", ":8080", false, "anyone who can reach it"},
 		{"broker.heartbeat.interval.ms", "9000", false, "will be fenced again and again"},
 		{"leader.replication.throttled.rate", "5", false, "can only be set at run time"},
 		{"rsm.config.bucket", "x", true, "there is no remote storage"},
@@ -260,11 +266,18 @@ func TestDynamicValuesGoBrokerThenClusterThenFile(t *testing.T) {
 			t.Errorf("cluster %q broker %q: %d, want %d", c.cluster, c.broker, got, c.want)
 		}
 	}
-	if _, err := file.Dynamic(map[string]string{"message.max.bytes": "-1"}, nil); err == nil {
-		t.Error("a bad value was taken")
+	c, err := file.Dynamic(map[string]string{"message.max.bytes": "2000", "log.segment.bytes": "3000000"}, map[string]string{"message.max.bytes": "-1"})
+	if err == nil || !strings.Contains(err.Error(), "message.max.bytes=-1") {
+		t.Errorf("a bad value was taken: %v", err)
+	}
+	if c.Int(MessageMaxBytes) != 2000 || c.Topic(nil).SegmentBytes != 3000000 || c.BrokerEntries() == nil {
+		t.Error("one bad value took others with it")
+	}
+	if _, err := file.Dynamic(map[string]string{"log.retention.ms": "0"}, nil); err == nil {
+		t.Error("values are not held against each other")
 	}
 	// Where others write metadata, a property that takes a restart here is left alone.
-	c, err := file.Dynamic(nil, map[string]string{"listeners": "PLAINTEXT://:1", "num.partitions": "9"})
+	c, err = file.Dynamic(nil, map[string]string{"listeners": "PLAINTEXT://:1", "num.partitions": "9"})
 	if err != nil || c.Int(NumPartitions) != 1 || len(c.List(Listeners)) != 2 {
 		t.Errorf("%v", err)
 	}

@@ -81,15 +81,15 @@ func documentation() []byte {
 			fmt.Fprintf(&b, "%s=%s\n", p.Name, v)
 		}
 	}
-	b.WriteString("```\n\n# Brokers and controllers\n")
+	b.WriteString("```\n\n## Brokers and controllers\n")
 	section := ""
 	for p := range Properties() {
-		if p.Internal || p.DynamicOnly && p.Section == "" {
+		if p.Internal {
 			continue
 		}
 		if p.Section != section {
 			section = p.Section
-			fmt.Fprintf(&b, "\n## %s\n\n| property | type | default | allowed | change | here |\n|---|---|---|---|---|---|\n", section)
+			fmt.Fprintf(&b, "\n### %s\n\n| property | type | default | allowed | change | here |\n|---|---|---|---|---|---|\n", section)
 		}
 		change := ""
 		if p.alterable() {
@@ -100,7 +100,7 @@ func documentation() []byte {
 		}
 		fmt.Fprintf(&b, "| `%s`<br>%s | %s | %s | %s | %s | %s |\n", p.Name, p.Doc, p.Type, docDefault(p), p.Valid, change, docStatus(p))
 	}
-	b.WriteString("\n# Topics\n\nA topic's own value goes before that of the broker property.\n\n| topic config | type | default | allowed | broker property | here |\n|---|---|---|---|---|---|\n")
+	b.WriteString("\n## Topics\n\nA topic's own value goes before that of the broker property.\n\n| topic config | type | default | allowed | broker property | here |\n|---|---|---|---|---|---|\n")
 	for p := range TopicProperties() {
 		if p.Internal {
 			continue

@@ -144,10 +144,11 @@ func (c *Config) brokerEntry(p *Property) Entry {
 		Name: p.Name, Type: p.Type, Doc: p.Doc, Sensitive: p.Sensitive(), ReadOnly: !p.alterable(),
 		Null: true, Source: SourceDefault, Synonyms: c.synonyms(p),
 	}
-	if len(e.Synonyms) > 0 {
-		first := e.Synonyms[0]
-		e.Value, e.Given, e.Null, e.Source = first.Value, first.Value, first.Null, first.Source
+	if len(e.Synonyms) == 0 {
+		return e // nor does Kafka show the later synonyms of a property without a value
 	}
+	first := e.Synonyms[0]
+	e.Value, e.Given, e.Null, e.Source = first.Value, first.Value, first.Null, first.Source
 	for _, name := range laterSynonyms(p.Name) {
 		of, _ := Lookup(name)
 		e.Synonyms = append(e.Synonyms, c.synonyms(of)...)

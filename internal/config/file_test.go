@@ -20,6 +20,43 @@ func TestPropertiesFilesAreReadAsJavaReadsThem(t *testing.T) {
 	}
 }
 
+// TestContinuedLinesAndOddities: each outcome is that of java.util.Properties.
+func TestContinuedLinesAndOddities(t *testing.T) {
+	for in, want := range map[string]map[string]string{
+		"a=b,\\\r\n   c\r\nd=1\r\n":     {"a": "b,c", "d": "1"},
+		"a\\\n  b=1":                    {"ab": "1"},
+		"a=1\\":                         {"a": "1"},
+		"a=1\\\\\nb=2":                  {"a": `1\`, "b": "2"},
+		"a=1\\\n\nb=2":                  {"a": "1", "b": "2"},
+		"# no \\\na=1":                  {"a": "1"},
+		"a=x\\\n# part":                 {"a": "x# part"},
+		"\\\n  k v\n ${a}":              {"k": "v", "${a}": ""},
+		"=v":                            {"": "v"},
+		"a = = b":                       {"a": "= b"},
+		"a\\=b=c":                       {"a=b": "c"},
+		"a:b=c":                         {"a": "b=c"},
+		"\ta\fb":                        {"a": "b"},
+		"a=\\ud83d\\ude00\\ud83d":       {"a": "😀\uFFFD"},
+		"a=\\z\\\"":                     {"a": `z"`},
+		"a=1\rb=2":                      {"a": "1", "b": "2"},
+		"a=\\u0041\\u0042\\\n \\u0043d": {"a": "ABCd"},
+	} {
+		got, err := ParseProperties([]byte(in))
+		if err != nil || !maps.Equal(got, want) {
+			t.Errorf("%q: %q %v, want %q", in, got, err, want)
+		}
+	}
+}
+
+func TestBadEscapesAreErrorsThatNameTheLineAndNoValue(t *testing.T) {
+	for in, line := range map[string]string{"a=1\n\n#\nb=x\\\nhunter2\\u00zz": "line 4", "\\u12": "line 1", "a=hunter2\\ud83d\\u1": "line 1"} {
+		_, err := ParseProperties([]byte(in))
+		if err == nil || !strings.Contains(err.Error(), line) || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%q: %v", in, err)
+		}
+	}
+}
+
 func TestPropertiesFilesHaveABound(t *testing.T) {
 	if _, err := ParseProperties(bytes.Repeat([]byte("#\n"), MaxFile)); err == nil {
 		t.Error("taken")

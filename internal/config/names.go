@@ -40,7 +40,10 @@ func (l *loader) keys() {
 		case strings.HasPrefix(key, "sasl."), strings.HasPrefix(key, "ssl."), strings.HasPrefix(key, "ottla."), strings.Contains(key, "authorizer"):
 			// A misspelt property of these may have been meant to keep someone out, or is
 			// ours, where a reader of other versions' files gets no benefit from leniency.
-			l.fail(key, "[hidden]", "is not a property%s", suggest(key, brokerTable()))
+			if !strings.HasPrefix(key, "ottla.") || looksSecret(key) {
+				val = "[hidden]"
+			}
+			l.fail(key, val, "is not a property%s", suggest(key, brokerTable()))
 		default:
 			l.warn(key, "is not a property and has no effect"+suggest(key, brokerTable()), false)
 		}

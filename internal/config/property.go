@@ -98,7 +98,6 @@ type Property struct {
 	Undefined    bool          // not part of Kafka's own definition, so not in DescribeConfigs unless set
 	DynamicOnly  bool          // only through the admin protocol, never in a file
 	initial      value         // the default, parsed; null if there is none
-	reason       string        // the word that Why stands under in the table
 	from         []synonymRule // topic configs: broker properties that give the value, first wins
 }
 
@@ -109,9 +108,13 @@ type synonymRule struct {
 }
 
 // alterable reports whether the value may change while the node runs. Kafka could also
-// change its listeners; here that takes a restart.
+// change its listeners and config providers; here that takes a restart.
 func (p *Property) alterable() bool {
-	return p.Dynamic != ReadOnly && p.Name != "listeners" && p.Name != "listener.security.protocol.map"
+	switch p.Name {
+	case "listeners", "listener.security.protocol.map", "config.providers":
+		return false
+	}
+	return p.Dynamic != ReadOnly
 }
 
 // Sensitive reports whether a value must never be shown or logged.

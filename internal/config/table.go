@@ -121,7 +121,7 @@ func (t *table) status(p *Property, s string) error {
 	word, reason, _ := strings.Cut(s, ":")
 	for st := Obeyed; st <= Refused; st++ {
 		if st.String() == word {
-			p.Status, p.reason, p.Why = st, reason, t.why[reason]
+			p.Status, p.Why = st, t.why[reason]
 			if (p.Why == "") != (st == Obeyed) || (reason == "") != (st == Obeyed) {
 				return fmt.Errorf("status %q: want a reason that is given above, and none for obeyed", s)
 			}

@@ -31,6 +31,7 @@ const (
 	voters   // id@host:port, each id once
 	servers  // host:port
 	replicas // partition:broker, or one *
+	counts   // address:count
 )
 
 // String gives the range in words, for documentation; "" if everything is allowed.
@@ -59,6 +60,8 @@ func (v Validator) String() string {
 		return "host:port, …"
 	case replicas:
 		return "partition:broker, … or *"
+	case counts:
+		return "address:count, …"
 	}
 	switch {
 	case v.words != nil && v.filled:
@@ -84,6 +87,8 @@ func parseValidator(s string) (Validator, error) {
 		v.kind = servers
 	case s == "replicas":
 		v.kind = replicas
+	case s == "counts":
+		v.kind = counts
 	case strings.HasPrefix(s, "list"):
 		v.kind = list
 		s, v.filled = strings.CutPrefix(s[len("list"):], "+")
@@ -139,6 +144,9 @@ func (v Validator) check(got value) string {
 		if got.text == "" {
 			return "must not be empty; leave it out instead"
 		}
+	case counts:
+		_, err := parseCounts(got.text)
+		return text(err)
 	case list, voters, servers, replicas:
 		return v.checkList(got.list)
 	}
