@@ -79,6 +79,9 @@ func tryStart(t testing.TB, cfg Config) (*testNode, error) {
 	if err := cfg.FS.MkdirAll(cfg.Dir, 0o755); err != nil {
 		return nil, err
 	}
+	if err := cfg.FS.SyncDir("/"); err != nil {
+		return nil, err
+	}
 	q, err := Open(cfg)
 	if err != nil {
 		return nil, err
@@ -144,7 +147,8 @@ func joinBroker(n *testNode, broker int, life byte) int64 {
 		n.t.Fatalf("registration: %d", reg.ErrorCode)
 	}
 	hb := kmsg.NewPtrBrokerHeartbeatRequest()
-	hb.BrokerID, hb.BrokerEpoch, hb.CurrentMetadataOffset = int32(broker), reg.BrokerEpoch, reg.BrokerEpoch
+	hb.BrokerID, hb.BrokerEpoch = int32(broker), reg.BrokerEpoch
+	hb.CurrentMetadataOffset = int64(n.q.Metadata().Image().Offset())
 	if resp := do[*kmsg.BrokerHeartbeatResponse](n, hb); resp.ErrorCode != 0 || resp.IsFenced || !resp.IsCaughtUp {
 		n.t.Fatalf("heartbeat: %+v", resp)
 	}

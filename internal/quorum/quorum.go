@@ -145,7 +145,7 @@ type Transport interface {
 // Voters, Controller and Rand must be set.
 type Config struct {
 	FS vfs.FS
-	// Dir is metadata.log.dir. The caller holds its lock.
+	// Dir is metadata.log.dir. It exists, durably, and the caller holds its lock.
 	Dir         string
 	NodeID      model.NodeID
 	DirectoryID model.UUID
