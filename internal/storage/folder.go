@@ -86,7 +86,7 @@ type PartitionDir struct {
 // Errors: ErrLocked; ErrForeign if there are files but no sign that Ottla made
 // them; ErrMismatch if it belongs to another cluster or node.
 func OpenFolder(c FolderConfig) (*Folder, error) {
-	if err := c.FS.MkdirAll(c.Path, 0o755); err != nil {
+	if err := makeDirs(c.FS, c.Path); err != nil {
 		return nil, fmt.Errorf("log folder %s: %w", c.Path, err)
 	}
 	lock, err := c.FS.Lock(filepath.Join(c.Path, lockFile))
@@ -159,6 +159,26 @@ func (f *Folder) open(c FolderConfig) error {
 	return nil
 }
 
+// makeDirs makes a folder and those above it, and their names durable.
+func makeDirs(fsys vfs.FS, path string) error {
+	var made []string
+	for dir := path; ; dir = filepath.Dir(dir) {
+		if _, err := fsys.Stat(dir); err == nil || !errors.Is(err, fs.ErrNotExist) || dir == filepath.Dir(dir) {
+			break
+		}
+		made = append(made, dir)
+	}
+	if err := fsys.MkdirAll(path, 0o755); err != nil {
+		return err
+	}
+	for _, dir := range slices.Backward(made) {
+		if err := fsys.SyncDir(filepath.Dir(dir)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // identify checks whose folder it is, and makes an empty one ours.
 func identify(c FolderConfig, entries []fs.DirEntry) (Meta, error) {
 	names := make(map[string]bool, len(entries))
@@ -210,6 +230,10 @@ func identify(c FolderConfig, entries []fs.DirEntry) (Meta, error) {
 // writeIdentity marks the folder as ours and writes meta.properties, the marker
 // first: with it alone the folder still counts as empty.
 func writeIdentity(c FolderConfig, m Meta) error {
+	// An earlier start may have made the folder and died before it was durable.
+	if err := c.FS.SyncDir(filepath.Dir(c.Path)); err != nil {
+		return err
+	}
 	if err := vfs.WriteFileSync(c.FS, filepath.Join(c.Path, markerFile), []byte(markerText), 0o644); err != nil {
 		return err
 	}

@@ -431,6 +431,11 @@ func (l *Log) settleOpen(o LogOptions, end model.Offset, scanned int, fresh bool
 	if l.epochs.cutEnd(end) {
 		l.sync.epochs = true
 	}
+	if !o.Clean {
+		if err := l.refillEpochs(start, end); err != nil {
+			return err
+		}
+	}
 	if l.epochs.cutStart(start) {
 		l.sync.epochs = true
 	}
@@ -464,6 +469,39 @@ func (l *Log) settleOpen(o LogOptions, end model.Offset, scanned int, fresh bool
 	}
 	l.flushed.Store(int64(end))
 	l.letGo()
+	return nil
+}
+
+// refillEpochs finds the epochs before the first one that the checkpoint has. It
+// may have been written for a start that the crash undid.
+func (l *Log) refillEpochs(start, end model.Offset) error {
+	first := end
+	if len(l.epochs) > 0 {
+		first = l.epochs[0].start
+	}
+	var found epochs
+	for i := l.findLocked(start); i < len(l.segments) && l.segments[i].base < first; i++ {
+		s := l.segments[i]
+		h, err := l.disk.files.acquire(&s.file, l.name(s.base, logSuffix), 0)
+		if err != nil {
+			return err
+		}
+		err = l.scan(h, 0, s.size, func(b batch.Batch, _ int64) bool {
+			found.assign(b.LeaderEpoch(), b.BaseOffset())
+			return b.NextOffset() < first
+		})
+		h.unpin()
+		if err != nil {
+			return err
+		}
+	}
+	if len(found) == 0 {
+		return nil
+	}
+	for _, e := range l.epochs {
+		found.assign(e.epoch, e.start)
+	}
+	l.epochs, l.sync.epochs = found, true
 	return nil
 }
 

@@ -125,6 +125,7 @@ func (l *Log) wakeLocked() {
 // fdatasyncs of one descriptor could hide an error from each other.
 func (l *Log) runSync() {
 	var job syncJob
+	l.jobs.Lock()
 	l.takeJob(&job)
 	start := time.Now()
 	err := l.disk.Failed()
@@ -135,6 +136,7 @@ func (l *Log) runSync() {
 		l.disk.syncSeconds.Observe(time.Since(start).Seconds())
 	}
 	raised := l.settle(&job, err)
+	l.jobs.Unlock()
 	if raised && l.notify != nil {
 		l.notify.Flushed(l, job.end)
 	}

@@ -57,6 +57,8 @@ func (l *Log) finish(err error) error {
 }
 
 func (l *Log) truncate(off model.Offset) error {
+	l.jobs.Lock()
+	defer l.jobs.Unlock()
 	// Where the cut is: the start of the batch that holds off.
 	l.mu.Lock()
 	i := l.findLocked(off)
@@ -311,6 +313,8 @@ func (l *Log) rewind(end model.Offset) error {
 
 // reset is TruncateAll on the writer.
 func (l *Log) reset(start model.Offset) error {
+	l.jobs.Lock()
+	defer l.jobs.Unlock()
 	if err := l.release(l.active()); err != nil {
 		return err
 	}
