@@ -227,6 +227,27 @@ func TestBombsCostNoMemory(t *testing.T) {
 	}
 }
 
+// TestRewriteStopsAtMaxSize while it compresses, not after.
+func TestRewriteStopsAtMaxSize(t *testing.T) {
+	random := make([]byte, 8<<20)
+	r := rand.New(rand.NewPCG(5, 6))
+	for i := range random {
+		random[i] = byte(r.Uint32())
+	}
+	b := newDraft(rec(0, 0, nil, random)).bytes(t)
+	for codec := Gzip; codec < codecCount; codec++ {
+		c, rules := NewCodecs(), liberal
+		rules.KeepCodec, rules.Compression, rules.MaxSize = false, codec, 1<<20
+		if n := allocated(func() {
+			if _, err := c.Validate(b, rules); !errors.Is(err, ErrTooLarge) {
+				t.Errorf("%s: got %v, want ErrTooLarge", codec, err)
+			}
+		}); n > 4<<20 {
+			t.Errorf("%s: %d bytes were allocated", codec, n)
+		}
+	}
+}
+
 // TestLiesAboutSizesCostNoMemory has sizes in codecs' headers that the data does
 // not bear out.
 func TestLiesAboutSizesCostNoMemory(t *testing.T) {
@@ -265,9 +286,9 @@ func TestLiesAboutSizesCostNoMemory(t *testing.T) {
 
 // TestSnappyBlockAboveTheLimit costs no memory though its size is true.
 func TestSnappyBlockAboveTheLimit(t *testing.T) {
-	c, block := NewCodecs(), snappy.Encode(nil, make([]byte, 4<<20))
+	block := snappy.Encode(nil, make([]byte, 4<<20))
 	if n := allocated(func() {
-		if _, err := inflate(c, Snappy, block, 1000); !errors.Is(err, ErrTooLarge) {
+		if _, err := inflate(NewCodecs(), Snappy, block, 1000); !errors.Is(err, ErrTooLarge) {
 			t.Errorf("got %v, want ErrTooLarge", err)
 		}
 	}); n > 1<<20 {
