@@ -283,10 +283,10 @@ func (c *Config) Dynamic(cluster, broker map[string]string) (*Config, error) {
 	return &next, errors.Join(l.errs...)
 }
 
-// effective gives the value of highest precedence that can be read. The file's was
-// checked by Load.
+// effective gives the value of highest precedence that can be read, and takes what
+// cannot be read out of the dynamic layers.
 func (l *loader) effective(p *Property) value {
-	for _, layer := range l.c.layers() {
+	for _, layer := range []map[string]string{l.c.broker, l.c.cluster} {
 		text, ok := layer[p.Name]
 		if !ok {
 			continue
@@ -297,6 +297,11 @@ func (l *loader) effective(p *Property) value {
 		}
 		l.errs = append(l.errs, err)
 		delete(layer, p.Name)
+	}
+	if text, ok := l.c.static[p.Name]; ok && !p.DynamicOnly {
+		if v, err := p.parse(text); err == nil { // Load saw to that
+			return v
+		}
 	}
 	return p.initial
 }

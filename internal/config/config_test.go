@@ -276,6 +276,10 @@ func TestDynamicValuesGoBrokerThenClusterThenFile(t *testing.T) {
 	if _, err := file.Dynamic(map[string]string{"log.retention.ms": "0"}, nil); err == nil {
 		t.Error("values are not held against each other")
 	}
+	odd := mustLoad(t, profile("leader.replication.throttled.rate", "abc")) // ignored in a file
+	if _, err := odd.Dynamic(nil, nil); err != nil || !odd.IsSet("leader.replication.throttled.rate") {
+		t.Errorf("%v", err)
+	}
 	// Where others write metadata, a property that takes a restart here is left alone.
 	c, err = file.Dynamic(nil, map[string]string{"listeners": "PLAINTEXT://:1", "num.partitions": "9"})
 	if err != nil || c.Int(NumPartitions) != 1 || len(c.List(Listeners)) != 2 {
