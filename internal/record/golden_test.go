@@ -40,6 +40,8 @@ func kafkaClass(m message) string {
 		return "GroupMetadataValue"
 	case *sampleMember5:
 		return "ConsumerGroupMemberMetadataValue"
+	case *sampleSegment:
+		return "RemoteLogSegmentMetadataRecord"
 	}
 	return reflect.TypeOf(m).Elem().Name()
 }
@@ -60,6 +62,7 @@ func messages() map[string]func() message {
 	add(func() message { return NewVotersRecord() })
 	add(func() message { return newSampleGroup() })
 	add(func() message { return newSampleMember5() })
+	add(func() message { return newSampleSegment() })
 	return all
 }
 
@@ -85,7 +88,7 @@ func fill(v reflect.Value, style int, seed *int) {
 	case reflect.Float64:
 		v.SetFloat(float64(n) * 1234.5678)
 	case reflect.String:
-		v.SetString([]string{fmt.Sprint("name-", n), strings.Repeat("é", 64)+fmt.Sprint(n), ""}[style])
+		v.SetString([]string{fmt.Sprint("name-", n), strings.Repeat("é", 64) + fmt.Sprint(n), ""}[style])
 	case reflect.Pointer:
 		v.Set(reflect.New(v.Type().Elem()))
 		fill(v.Elem(), style, seed)

@@ -150,16 +150,13 @@ func (p *printer) uuid(name string, v model.UUID) {
 }
 
 func (p *printer) bytes(name string, v []byte) {
-	if v == nil && !p.json {
-		p.null(name)
-		return
-	}
 	p.key(name)
-	if p.json {
+	quote := p.json || len(v) == 0
+	if quote {
 		p.buf = append(p.buf, '"')
 	}
 	p.buf = base64.StdEncoding.AppendEncode(p.buf, v)
-	if p.json {
+	if quote {
 		p.buf = append(p.buf, '"')
 	}
 }

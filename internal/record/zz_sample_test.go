@@ -2,6 +2,8 @@
 
 package record
 
+import "ottla.dev/ottla/internal/model"
+
 // A sampleGroup: kafka's GroupMetadataValue.
 type sampleGroup struct {
 	ProtocolType          string
@@ -331,4 +333,203 @@ func (r *SampleProtocol) read(d *reader, version int16) {
 func (r *SampleProtocol) print(p *printer, version int16) {
 	p.string("name", r.Name)
 	p.bytes("metadata", r.Metadata)
+}
+
+// A sampleSegment: kafka's RemoteLogSegmentMetadataRecord.
+type sampleSegment struct {
+	RemoteLogSegmentID    SampleSegmentId
+	StartOffset           int64
+	EndOffset             int64
+	BrokerID              int32
+	MaxTimestampMs        int64
+	EventTimestampMs      int64
+	SegmentLeaderEpochs   []SampleEpoch
+	SegmentSizeInBytes    int32
+	CustomMetadata        []byte
+	RemoteLogSegmentState int8
+	TxnIndexEmpty         bool
+}
+
+// NewSampleSegment returns the record with Kafka's defaults.
+func newSampleSegment() *sampleSegment { return &sampleSegment{} }
+
+func (r *sampleSegment) setDefaults() { *r = sampleSegment{} }
+
+// HighestVersion returns 0.
+func (*sampleSegment) HighestVersion() int16 { return 0 }
+
+// Append encodes the record at a version; fields that the version lacks are left out.
+func (r *sampleSegment) Append(dst []byte, version int16) []byte {
+	mustVersion("sampleSegment", version, 0, 0)
+	return r.append(dst, version)
+}
+
+// Read decodes all of src, which it does not keep; fields that the version lacks get their default.
+func (r *sampleSegment) Read(src []byte, version int16) error {
+	r.setDefaults()
+	return readWhole("sampleSegment", src, version, 0, 0, r.read)
+}
+
+// String is the record on one line, field=value.
+func (r *sampleSegment) String() string { return text("sampleSegment", r.HighestVersion(), r.print) }
+
+func (r *sampleSegment) append(dst []byte, version int16) []byte {
+	dst = r.RemoteLogSegmentID.append(dst, version)
+	dst = appendInt64(dst, r.StartOffset)
+	dst = appendInt64(dst, r.EndOffset)
+	dst = appendInt32(dst, r.BrokerID)
+	dst = appendInt64(dst, r.MaxTimestampMs)
+	dst = appendInt64(dst, r.EventTimestampMs)
+	dst = appendArrayLen(dst, len(r.SegmentLeaderEpochs), false, true)
+	for i := range r.SegmentLeaderEpochs {
+		dst = r.SegmentLeaderEpochs[i].append(dst, version)
+	}
+	dst = appendInt32(dst, r.SegmentSizeInBytes)
+	dst = appendBytes(dst, r.CustomMetadata, r.CustomMetadata == nil, true)
+	dst = appendInt8(dst, r.RemoteLogSegmentState)
+	tags := byte(0)
+	if r.TxnIndexEmpty {
+		tags++
+	}
+	dst = append(dst, tags)
+	if r.TxnIndexEmpty {
+		dst = append(dst, 0)
+		start := len(dst)
+		dst = appendBool(dst, r.TxnIndexEmpty)
+		dst = closeTag(dst, start)
+	}
+	return dst
+}
+
+func (r *sampleSegment) read(d *reader, version int16) {
+	d.flexible = true
+	r.RemoteLogSegmentID.read(d, version)
+	r.StartOffset = d.int64()
+	r.EndOffset = d.int64()
+	r.BrokerID = d.int32()
+	r.MaxTimestampMs = d.int64()
+	r.EventTimestampMs = d.int64()
+	r.SegmentLeaderEpochs = makeArray[SampleEpoch](d, 13, false)
+	for i := range r.SegmentLeaderEpochs {
+		r.SegmentLeaderEpochs[i].read(d, version)
+	}
+	r.SegmentSizeInBytes = d.int32()
+	r.CustomMetadata = d.bytes(true)
+	r.RemoteLogSegmentState = d.int8()
+	for n := d.tagCount(); n > 0 && d.err == nil; n-- {
+		tag, rest := d.openTag()
+		switch {
+		case tag == 0:
+			r.TxnIndexEmpty = d.bool()
+		default:
+			d.src = nil // unknown: skip it
+		}
+		d.closeTag(rest)
+	}
+}
+
+func (r *sampleSegment) print(p *printer, version int16) {
+	p.open("remoteLogSegmentId", '{')
+	r.RemoteLogSegmentID.print(p, version)
+	p.close('}')
+	p.int("startOffset", r.StartOffset)
+	p.int("endOffset", r.EndOffset)
+	p.int("brokerId", int64(r.BrokerID))
+	p.int("maxTimestampMs", r.MaxTimestampMs)
+	p.int("eventTimestampMs", r.EventTimestampMs)
+	p.open("segmentLeaderEpochs", '[')
+	for i := range r.SegmentLeaderEpochs {
+		p.open("", '{')
+		r.SegmentLeaderEpochs[i].print(p, version)
+		p.close('}')
+	}
+	p.close(']')
+	p.int("segmentSizeInBytes", int64(r.SegmentSizeInBytes))
+	if r.CustomMetadata == nil {
+		p.null("customMetadata")
+	} else {
+		p.bytes("customMetadata", r.CustomMetadata)
+	}
+	p.int("remoteLogSegmentState", int64(r.RemoteLogSegmentState))
+	if r.TxnIndexEmpty {
+		p.bool("txnIndexEmpty", r.TxnIndexEmpty)
+	}
+}
+
+// A SampleSegmentId is a part of a record above.
+type SampleSegmentId struct {
+	TopicIDPartition SamplePartition
+	ID               model.UUID
+}
+
+func (r *SampleSegmentId) append(dst []byte, version int16) []byte {
+	dst = r.TopicIDPartition.append(dst, version)
+	dst = appendUuid(dst, r.ID)
+	dst = append(dst, 0) // no tagged fields
+	return dst
+}
+
+func (r *SampleSegmentId) read(d *reader, version int16) {
+	r.TopicIDPartition.read(d, version)
+	r.ID = d.uuid()
+	d.skipTags()
+}
+
+func (r *SampleSegmentId) print(p *printer, version int16) {
+	p.open("topicIdPartition", '{')
+	r.TopicIDPartition.print(p, version)
+	p.close('}')
+	p.uuid("id", r.ID)
+}
+
+// A SamplePartition is a part of a record above.
+type SamplePartition struct {
+	Name      string
+	ID        model.UUID
+	Partition int32
+}
+
+func (r *SamplePartition) append(dst []byte, version int16) []byte {
+	dst = appendString(dst, r.Name, true)
+	dst = appendUuid(dst, r.ID)
+	dst = appendInt32(dst, r.Partition)
+	dst = append(dst, 0) // no tagged fields
+	return dst
+}
+
+func (r *SamplePartition) read(d *reader, version int16) {
+	r.Name = d.string()
+	r.ID = d.uuid()
+	r.Partition = d.int32()
+	d.skipTags()
+}
+
+func (r *SamplePartition) print(p *printer, version int16) {
+	p.string("name", r.Name)
+	p.uuid("id", r.ID)
+	p.int("partition", int64(r.Partition))
+}
+
+// A SampleEpoch is a part of a record above.
+type SampleEpoch struct {
+	LeaderEpoch int32
+	Offset      int64
+}
+
+func (r *SampleEpoch) append(dst []byte, version int16) []byte {
+	dst = appendInt32(dst, r.LeaderEpoch)
+	dst = appendInt64(dst, r.Offset)
+	dst = append(dst, 0) // no tagged fields
+	return dst
+}
+
+func (r *SampleEpoch) read(d *reader, version int16) {
+	r.LeaderEpoch = d.int32()
+	r.Offset = d.int64()
+	d.skipTags()
+}
+
+func (r *SampleEpoch) print(p *printer, version int16) {
+	p.int("leaderEpoch", int64(r.LeaderEpoch))
+	p.int("offset", r.Offset)
 }

@@ -63,7 +63,8 @@ type parser struct {
 
 // A scope is a record or struct whose fields are being read.
 type scope struct {
-	indent int
+	indent int // of the line that opened it
+	fields int // indent of its fields, 0 before the first
 	rec    *record
 }
 
@@ -85,7 +86,7 @@ func (p *parser) parse(file, text string) error {
 			if err != nil {
 				return fail(err)
 			}
-			r.file, top, stack = file, r, []scope{{0, r}}
+			r.file, top, stack = file, r, []scope{{rec: r}}
 		default:
 			var err error
 			if stack, err = p.line(stack, indent, body); err != nil {
@@ -157,13 +158,20 @@ func (p *parser) line(stack []scope, indent int, body string) ([]scope, error) {
 	for len(stack) > 1 && indent <= stack[len(stack)-1].indent {
 		stack = stack[:len(stack)-1]
 	}
-	owner := stack[len(stack)-1].rec
+	in := &stack[len(stack)-1]
+	if in.fields == 0 {
+		in.fields = indent
+	}
+	if in.fields != indent {
+		return nil, fmt.Errorf("indent of %d where the fields of %s have %d", indent, in.rec.name, in.fields)
+	}
+	owner := in.rec
 	f, err := p.field(owner, body)
 	if err != nil {
 		return nil, err
 	}
 	if s := f.typ.elem; s != nil && s.fields == nil && s != owner {
-		stack = append(stack, scope{indent, s})
+		stack = append(stack, scope{indent: indent, rec: s})
 	}
 	if slices.ContainsFunc(owner.fields, func(o *field) bool { return o.name == f.name || o.tag == f.tag && f.tag >= 0 }) {
 		return nil, fmt.Errorf("%s has the name or tag of %s already", owner.name, f.name)

@@ -39,6 +39,8 @@ func (e *emitter) printField(f *field) {
 		e.f("}\n")
 	case f.secret:
 		e.f("p.secret(%q, %s)\n", name, x)
+	case f.typ.base == "bytes" && f.typ.canBeNull():
+		e.f("if %s == nil { p.null(%q) } else { p.bytes(%q, %s) }\n", x, name, name, x)
 	case f.typ.base == "string" && f.typ.canBeNull():
 		e.f("p.nullString(%q, %s)\n", name, x)
 	default:
