@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -44,11 +45,12 @@ func TestEveryFolderHasARowAndEveryRowAFolder(t *testing.T) {
 func folders(t *testing.T) []string {
 	t.Helper()
 	var all []string
+	skip := ignored(read(t, ".gitignore"))
 	err := filepath.WalkDir(".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || !d.IsDir() || name == "." {
 			return err
 		}
-		if skipDir(d.Name()) || slices.Contains(ignored(t), name) {
+		if skipDir(d.Name()) || slices.Contains(skip, name) {
 			return filepath.SkipDir
 		}
 		goFiles, err := filepath.Glob(filepath.Join(name, "*.go"))
@@ -86,22 +88,21 @@ func hasFiles(t *testing.T, dir string) bool {
 	return found
 }
 
-// ignored returns the root folders named in .gitignore.
-func ignored(t *testing.T) []string {
-	t.Helper()
-	var dirs []string
-	for line := range strings.Lines(read(t, ".gitignore")) {
-		dirs = append(dirs, strings.Trim(strings.TrimSpace(line), "/"))
+// ignored returns the root folders and files named in the text of .gitignore.
+func ignored(rules string) []string {
+	var names []string
+	for line := range strings.Lines(rules) {
+		names = append(names, strings.Trim(strings.TrimSpace(line), "/"))
 	}
-	return dirs
+	return names
 }
 
 func TestPagesNameFilesThatExist(t *testing.T) {
-	for _, page := range textFiles(t) {
+	for page, text := range textFiles(t) {
 		if filepath.Ext(page) != ".md" {
 			continue
 		}
-		for _, m := range quotedFile.FindAllStringSubmatch(read(t, page), -1) {
+		for _, m := range quotedFile.FindAllStringSubmatch(text, -1) {
 			beside := filepath.Join(filepath.Dir(page), filepath.FromSlash(m[1]))
 			if !strings.Contains(m[1], "/") {
 				continue // a name in passing, not a path
@@ -166,8 +167,8 @@ var unwanted = regexp.MustCompile(`(?i)` + strings.Join([]string{
 var unfinished = regexp.MustCompile(`\b(?:TO` + `DO|FIX` + `ME|XX` + `X)\b|(?i)not (?:yet )?impl` + `emented`)
 
 func TestNoFileSpeaksOfTheMachineItWasWrittenOn(t *testing.T) {
-	for _, name := range textFiles(t) {
-		for i, line := range strings.Split(read(t, name), "\n") {
+	for name, text := range textFiles(t) {
+		for i, line := range strings.Split(text, "\n") {
 			if m := unwanted.FindString(line); m != "" {
 				t.Errorf("%s:%d: %q does not belong in the project", name, i+1, m)
 			}
@@ -176,11 +177,11 @@ func TestNoFileSpeaksOfTheMachineItWasWrittenOn(t *testing.T) {
 }
 
 func TestNoShippedCodeCallsItselfUnfinished(t *testing.T) {
-	for _, name := range textFiles(t) {
+	for name, text := range textFiles(t) {
 		if filepath.Ext(name) != ".go" || strings.HasSuffix(name, "_test.go") || !builds(t, name) {
 			continue
 		}
-		for i, line := range strings.Split(read(t, name), "\n") {
+		for i, line := range strings.Split(text, "\n") {
 			if m := unfinished.FindString(line); m != "" {
 				t.Errorf("%s:%d: %q: finish it, refuse it with an error, or file it", name, i+1, m)
 			}
@@ -204,12 +205,25 @@ func TestTheWordListsFindWhatTheyAreFor(t *testing.T) {
 	}
 }
 
-// textFiles returns the project's files that people read, from the module's root.
-func textFiles(t *testing.T) []string {
+// textFiles returns the project's files that people read, by name, with their text.
+func textFiles(t *testing.T) map[string]string {
 	t.Helper()
-	var all []string
-	skip := ignored(t)
-	err := filepath.WalkDir(".", func(name string, d fs.DirEntry, err error) error {
+	all, err := loadTextFiles()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+var loadTextFiles = sync.OnceValues(func() (map[string]string, error) {
+	const largest = 1 << 20 // bytes; nobody reads a longer file
+	all := map[string]string{}
+	rules, err := os.ReadFile(".gitignore")
+	if err != nil {
+		return nil, err
+	}
+	skip := ignored(string(rules))
+	err = filepath.WalkDir(".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -219,23 +233,21 @@ func textFiles(t *testing.T) []string {
 			}
 			return nil
 		}
-		if !d.Type().IsRegular() || filepath.Base(name) == "go.sum" || slices.Contains(skip, name) {
-			return nil
+		info, err := d.Info()
+		if err != nil || !info.Mode().IsRegular() || info.Size() > largest || d.Name() == "go.sum" || slices.Contains(skip, name) {
+			return err
 		}
-		head, err := os.ReadFile(name)
+		text, err := os.ReadFile(name)
 		if err != nil {
 			return err
 		}
-		if bytes.IndexByte(head[:min(len(head), 8000)], 0) < 0 {
-			all = append(all, name)
+		if bytes.IndexByte(text[:min(len(text), 8000)], 0) < 0 {
+			all[name] = string(text)
 		}
 		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return all
-}
+	return all, err
+})
 
 func read(t *testing.T, name string) string {
 	t.Helper()
