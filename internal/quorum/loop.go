@@ -260,6 +260,7 @@ func (q *Quorum) ready(ctx context.Context) error {
 	c := &q.core
 	for c.node.HasReady() {
 		rd := c.node.Ready()
+		holdVotes(rd.Messages)
 		for _, m := range rd.Messages {
 			switch m.GetTo() {
 			case raft.LocalAppendThread:
@@ -273,6 +274,7 @@ func (q *Quorum) ready(ctx context.Context) error {
 						return err
 					}
 				}
+			case raft.None: // held back
 			default:
 				q.send(m)
 			}
@@ -280,6 +282,24 @@ func (q *Quorum) ready(ctx context.Context) error {
 		q.follow()
 	}
 	return nil
+}
+
+// holdVotes lets requests for votes leave only when their term is durable (Q1).
+// Raft itself would send them at once, since it counts its own vote later.
+func holdVotes(msgs []*pb.Message) {
+	last := len(msgs) - 1
+	for last >= 0 && msgs[last].GetTo() == raft.LocalApplyThread {
+		last--
+	}
+	if last < 0 || msgs[last].GetTo() != raft.LocalAppendThread {
+		return
+	}
+	for i, m := range msgs[:last] {
+		if m.GetType() == pb.MsgVote {
+			msgs[last].Responses = append(msgs[last].Responses, m)
+			msgs[i] = &pb.Message{To: new(raft.None)} // nobody
+		}
+	}
 }
 
 // wait is how long the loop may sleep.
