@@ -60,7 +60,7 @@ func (q *Quorum) open() error {
 	}
 	q.writer = &writer{
 		fs: cfg.FS, dir: q.dir, file: file, inbox: &q.inbox, log: cfg.Log,
-		send: q.send, onInstall: q.onInstall, ready: make(chan struct{}, 1),
+		send: q.send, onInstall: q.onInstall, ready: make(chan struct{}, 1), keep: uint64(cfg.KeepEntries),
 	}
 	if !found {
 		if err := q.checkEmpty(); err != nil {

@@ -162,6 +162,9 @@ type Config struct {
 	SnapshotBytes int64
 	// SnapshotInterval is metadata.log.max.snapshot.interval.ms, 0 means 1 h.
 	SnapshotInterval time.Duration
+	// KeepEntries is how many applied entries stay in the Raft log behind a snapshot,
+	// so that a voter that is a little behind does not need it; 0 means 1000.
+	KeepEntries int
 	// MaxIdle is metadata.max.idle.interval.ms: how long the high watermark may stand
 	// still while others fetch, 0 for ever.
 	MaxIdle time.Duration
@@ -201,6 +204,9 @@ func (c *Config) complete() error {
 	}
 	if c.SegmentBytes == 0 {
 		c.SegmentBytes = 1 << 30
+	}
+	if c.KeepEntries == 0 {
+		c.KeepEntries = 1000
 	}
 	if c.Now == nil {
 		c.Now = time.Now

@@ -10,6 +10,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -29,6 +30,8 @@ type sim struct {
 	t     *testing.T
 	nodes []*simNode
 	tune  func(*Config)
+	// snapshots counts those that were copied from one node to another.
+	snapshots atomic.Int64
 
 	mu      sync.Mutex
 	rand    *rand.Rand
@@ -418,6 +421,7 @@ func (tr *simTransport) Snapshot(_ context.Context, from Voter, id SnapshotID) (
 	if err != nil {
 		return nil, err
 	}
+	tr.s.snapshots.Add(1)
 	return struct {
 		io.Reader
 		io.Closer
@@ -432,7 +436,12 @@ func simSeeds(t *testing.T) []uint64 {
 		}
 		return []uint64{n}
 	}
-	return []uint64{1, 2, 3, 4, 5, 6}
+	var out []uint64
+	n, _ := strconv.Atoi(os.Getenv("OTTLA_SIM_SEEDS"))
+	for i := range max(n, 4) {
+		out = append(out, uint64(i)+1)
+	}
+	return out
 }
 
 // runSim plays one seed; a failure names the command that plays it again.
@@ -459,7 +468,7 @@ func runSim(t *testing.T, seed uint64, tune func(*Config)) {
 		stop()
 		wg.Wait()
 		s.settle()
-		t.Logf("%d topics answered, %d epochs with a leader", len(s.acked), len(s.leaders))
+		t.Logf("%d topics answered, %d epochs with a leader, %d snapshots copied", len(s.acked), len(s.leaders), s.snapshots.Load())
 	})
 }
 
@@ -472,7 +481,7 @@ func TestThreeVotersLoseNothingInPartitionsAndCrashes(t *testing.T) {
 func TestThreeVotersWithSnapshots(t *testing.T) {
 	for _, seed := range simSeeds(t) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			runSim(t, seed, func(c *Config) { c.SnapshotBytes, c.SegmentBytes = 20_000, 10_000 })
+			runSim(t, seed, func(c *Config) { c.SnapshotBytes, c.SegmentBytes, c.KeepEntries = 5_000, 3_000, 3 })
 		})
 	}
 }

@@ -17,10 +17,6 @@ import (
 	"ottla.dev/ottla/internal/vfs"
 )
 
-// keepEntries is how many applied entries stay in the Raft log behind a snapshot,
-// so that a voter that is a little behind does not need the snapshot.
-const keepEntries = 1000
-
 // A job is something for the writer, done in the order of submission.
 type job struct {
 	// append is raft's MsgStorageAppend: entries, term, vote, commit, snapshot.
@@ -44,6 +40,7 @@ type writer struct {
 	inbox *inbox
 	self  uint64
 	conf  *pb.ConfState
+	keep  uint64 // Config.KeepEntries
 	log   *slog.Logger
 	// onInstall runs on the loop goroutine when a received snapshot has become the
 	// begin of both logs.
@@ -218,8 +215,8 @@ func (w *writer) adopt(j *snapshotJob) error {
 	}
 	before := w.st.snapshot
 	trim := w.st.trim
-	if j.at.index > keepEntries {
-		p := position{index: j.at.index - keepEntries}
+	if j.at.index > w.keep {
+		p := position{index: j.at.index - w.keep}
 		term, err := w.rlog.Term(p.index)
 		if err == nil && p.index > trim.index {
 			p.term = term
