@@ -227,6 +227,20 @@ func TestBombsCostNoMemory(t *testing.T) {
 	}
 }
 
+// TestSmallBatchCannotCostSeconds: 15 KB of zstd may not stand for 20 million records.
+func TestSmallBatchCannotCostSeconds(t *testing.T) {
+	c, count := NewCodecs(), int32(20_000_000)
+	z, err := c.compress(nil, bytes.Repeat(rec(0, 0, nil, nil), int(count)), Zstd, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := newDraft()
+	d.count, d.last, d.attributes, d.after = &count, ptr(count-1), int16(Zstd), z
+	if _, err := c.Validate(d.bytes(t), liberal); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("%d bytes with %d records: got %v, want ErrTooLarge", len(z), count, err)
+	}
+}
+
 // TestRewriteStopsAtMaxSize while it compresses, not after.
 func TestRewriteStopsAtMaxSize(t *testing.T) {
 	random := make([]byte, 8<<20)

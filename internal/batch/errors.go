@@ -23,8 +23,9 @@ var (
 	ErrCodec = errors.New("unsupported compression codec")
 
 	// ErrTooLarge: a rewritten batch exceeds Rules.MaxSize (MESSAGE_TOO_LARGE), or
-	// decompressed records exceed the bound of an iteration or what can be handled
-	// at all: 2 GiB, 32 MiB behind a zstd window above 8 MiB.
+	// decompressed records exceed the bound of an iteration or what is handled at
+	// all: 1,100 times the compressed size (but 64 MiB always), 2 GiB, and 32 MiB
+	// behind a zstd window above 8 MiB.
 	ErrTooLarge = errors.New("record batch too large")
 )
 

@@ -35,7 +35,6 @@ const (
 
 	lz4Stored   = 1 << 31
 	lz4Block64K = 4
-	lz4Block4M  = 7
 
 	// lz4Block is the block size written here; Kafka's Java client writes the same.
 	lz4Block = 64 << 10

@@ -8,10 +8,23 @@ import (
 	"ottla.dev/ottla/internal/model"
 )
 
-// maxBody is the largest uncompressed body that anything in Kafka can handle; it
-// bounds the time a compressed batch can cost where no smaller bound is given. It
+// maxBody is the largest uncompressed body that anything in Kafka can handle. It
 // leaves room for the few bytes by which a rewritten record may grow.
 const maxBody = math.MaxInt32 - 64
+
+// A produced body may decompress to bodyFloor bytes, or to bodyRatio times its
+// compressed size if that is more. No codec but zstd can exceed that, and no real
+// data: it keeps a few KiB of zstd from costing seconds, without a limit that a
+// client could meet.
+const (
+	bodyFloor = 64 << 20
+	bodyRatio = 1100
+)
+
+// bodyLimit is what the body of a produced batch may decompress to.
+func bodyLimit(b Batch) int64 {
+	return min(maxBody, max(bodyFloor, bodyRatio*int64(len(b))))
+}
 
 // Records iterates over the records of a batch, control records included. The
 // slices of a record are valid until the next iteration (for an uncompressed

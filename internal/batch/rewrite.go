@@ -60,7 +60,7 @@ func copyPlain(sink *sink, body []byte, count int32) error {
 }
 
 func (c *Codecs) copyCompressed(sink *sink, b Batch) error {
-	s, err := c.open(b.Codec(), b.Body(), maxBody)
+	s, err := c.open(b.Codec(), b.Body(), bodyLimit(b))
 	if err != nil {
 		return err
 	}

@@ -166,7 +166,8 @@ func (k *check) plain(body []byte, count int32) error {
 
 // compressed walks records through a window; large ones are not gathered.
 func (k *check) compressed(c *Codecs, b Batch) error {
-	s, err := c.open(b.Codec(), b.Body(), maxBody)
+	most := bodyLimit(b)
+	s, err := c.open(b.Codec(), b.Body(), most)
 	if err != nil {
 		return err
 	}
@@ -193,7 +194,7 @@ func (k *check) compressed(c *Codecs, b Batch) error {
 		k.record(&f)
 	}
 	err = s.end()
-	k.size = maxBody - s.left
+	k.size = most - s.left
 	return err
 }
 
