@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"ottla.dev/ottla/internal/feature"
 	"ottla.dev/ottla/internal/record"
 )
 
@@ -19,8 +20,8 @@ var samples = flag.Bool("samples", false, "print the input for Apache Kafka's cl
 func seededStory(seed uint64) []record.Metadata {
 	pick := chooser(rand.New(rand.NewPCG(seed, 44)).IntN)
 	recs := []record.Metadata{
-		&record.FeatureLevelRecord{Name: metadataVersion, FeatureLevel: 33},
-		&record.FeatureLevelRecord{Name: "eligible.leader.replicas.version", FeatureLevel: 1},
+		&record.FeatureLevelRecord{Name: feature.MetadataVersion, FeatureLevel: 33},
+		&record.FeatureLevelRecord{Name: feature.EligibleLeaderVersion, FeatureLevel: 1},
 	}
 	now, _, err := Empty().Apply(0, 1, recs)
 	if err != nil {

@@ -7,13 +7,10 @@ import (
 	"maps"
 	"slices"
 
+	"ottla.dev/ottla/internal/feature"
 	"ottla.dev/ottla/internal/model"
 	"ottla.dev/ottla/internal/record"
 )
-
-// metadataVersion is the feature that decides at which versions records are
-// written; a snapshot says it first.
-const metadataVersion = "metadata.version"
 
 // Records yields the image as records in a fixed order, as a snapshot holds
 // them: metadata.version, the other features, brokers, controllers, each topic
@@ -54,14 +51,15 @@ func records[R record.Metadata](seq iter.Seq[R]) iter.Seq[record.Metadata] {
 	}
 }
 
+// featureRecords says metadata.version first: it decides how the rest is written.
 func (i *Image) featureRecords() iter.Seq[record.Metadata] {
 	return func(yield func(record.Metadata) bool) {
-		level := i.Feature(metadataVersion)
-		if level != 0 && !yield(&record.FeatureLevelRecord{Name: metadataVersion, FeatureLevel: level}) {
+		level := i.Feature(feature.MetadataVersion)
+		if level != 0 && !yield(&record.FeatureLevelRecord{Name: feature.MetadataVersion, FeatureLevel: level}) {
 			return
 		}
 		for name, level := range i.Features() {
-			if name != metadataVersion && !yield(&record.FeatureLevelRecord{Name: name, FeatureLevel: level}) {
+			if name != feature.MetadataVersion && !yield(&record.FeatureLevelRecord{Name: name, FeatureLevel: level}) {
 				return
 			}
 		}

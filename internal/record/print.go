@@ -2,6 +2,7 @@ package record
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -36,6 +37,22 @@ func text(name string, version int16, print func(*printer, int16)) string {
 	return string(p.buf)
 }
 
+// Check says whether Kafka can read a record: its strings may have MaxString
+// bytes. Whoever writes to the metadata log asks first, for a record that nobody
+// can read stops the whole cluster.
+func Check(r Metadata) error {
+	w, ok := r.(interface{ print(*printer, int16) })
+	if !ok {
+		return fmt.Errorf("%w: metadata record of type %d is none of ours", ErrUnsupported, r.Type())
+	}
+	p := printer{more: true}
+	w.print(&p, r.HighestVersion())
+	if p.long != "" {
+		return fmt.Errorf("%s: %s is longer than %d bytes", TypeName(r.Type()), p.long, MaxString)
+	}
+	return nil
+}
+
 // A printer renders fields as JSON, or as text: name=value, lists in brackets,
 // structs in braces. A name of "" stands for an array's element.
 type printer struct {
@@ -43,6 +60,7 @@ type printer struct {
 	json bool
 	more bool   // something stands before the next value on this level
 	in   []byte // the kinds of the open brackets
+	long string // the last string longer than MaxString
 }
 
 // key begins a value.
@@ -111,6 +129,9 @@ func (p *printer) float(name string, v float64) {
 
 func (p *printer) string(name, v string) {
 	p.key(name)
+	if len(v) > MaxString {
+		p.long = cmp.Or(name, "an element")
+	}
 	switch {
 	case p.json:
 		b, err := json.Marshal(v)

@@ -222,6 +222,24 @@ func TestTextHidesSecretsAndQuotes(t *testing.T) {
 	}
 }
 
+// Check refuses what the decoder, like Kafka's, would not read.
+func TestCheckRefusesWhatCannotBeRead(t *testing.T) {
+	for n, ok := range map[int]bool{MaxString: true, MaxString + 1: false} {
+		long := strings.Repeat("x", n)
+		for _, r := range []Metadata{
+			&TopicRecord{Name: long},
+			&ConfigRecord{Value: &long},
+			&DelegationTokenRecord{Renewers: []string{long}},
+			&ClientQuotaRecord{Entity: []EntityData{{EntityName: &long}}},
+		} {
+			_, _, err := DecodeFramed(AppendFramed(nil, r, 0))
+			if check := Check(r); (check == nil) != ok || (err == nil) != ok {
+				t.Errorf("%d bytes in a %s: Check says %v, DecodeFramed %v", n, TypeName(r.Type()), check, err)
+			}
+		}
+	}
+}
+
 // DecodeFramed takes any bytes; what it accepts, it writes and reads again the same.
 func FuzzDecodeFramed(f *testing.F) {
 	eachSample(func(_ string, m message) {

@@ -14,7 +14,7 @@ type sampleGroup struct {
 	Members               []SampleMember
 }
 
-// NewSampleGroup returns the record with Kafka's defaults.
+// newSampleGroup returns the record with Kafka's defaults.
 func newSampleGroup() *sampleGroup { return &sampleGroup{CurrentStateTimestamp: -1} }
 
 func (r *sampleGroup) setDefaults() { *r = sampleGroup{CurrentStateTimestamp: -1} }
@@ -170,7 +170,7 @@ type sampleMember5 struct {
 	ClassicMemberMetadata *SampleClassic
 }
 
-// NewSampleMember5 returns the record with Kafka's defaults.
+// newSampleMember5 returns the record with Kafka's defaults.
 func newSampleMember5() *sampleMember5 { return &sampleMember5{RebalanceTimeoutMs: -1} }
 
 func (r *sampleMember5) setDefaults() { *r = sampleMember5{RebalanceTimeoutMs: -1} }
@@ -350,7 +350,7 @@ type sampleSegment struct {
 	TxnIndexEmpty         bool
 }
 
-// NewSampleSegment returns the record with Kafka's defaults.
+// newSampleSegment returns the record with Kafka's defaults.
 func newSampleSegment() *sampleSegment { return &sampleSegment{} }
 
 func (r *sampleSegment) setDefaults() { *r = sampleSegment{} }

@@ -95,14 +95,14 @@ func lowerFirst(s string) string {
 	return strings.ToLower(s[:1]) + s[1:]
 }
 
-// constructor gives the record with its defaults.
+// constructor gives the record with its defaults. It is exported if the record is.
 func (e *emitter) constructor() {
-	r := e.rec
-	e.f("// New%s returns the record with Kafka's defaults.\n", upperFirst(r.name))
-	name := "New" + upperFirst(r.name)
+	r, prefix := e.rec, "New"
 	if r.name != upperFirst(r.name) {
-		name = "new" + upperFirst(r.name)
+		prefix = "new"
 	}
+	name := prefix + upperFirst(r.name)
+	e.f("// %s returns the record with Kafka's defaults.\n", name)
 	e.f("func %s() *%s { return &%s }\n\n", name, r.name, e.literal())
 	e.f("func (r *%s) setDefaults() { *r = %s }\n\n", r.name, e.literal())
 }
