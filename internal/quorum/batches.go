@@ -95,16 +95,17 @@ type controlRecord struct {
 	value []byte
 }
 
-// leaderChange is the record that begins each epoch of the metadata log.
+// leaderChange is the record that begins each epoch of the metadata log. Apache
+// Kafka 4.4 writes version 0, without directory ids, and 4.3's dump tool reads no other.
 func leaderChange(leader Voter, voters []Voter) controlRecord {
 	m := record.NewLeaderChangeMessage()
-	m.Version, m.LeaderID = 1, int32(leader.ID)
+	m.Version, m.LeaderID = 0, int32(leader.ID)
 	for _, v := range voters {
-		m.Voters = append(m.Voters, record.LeaderChangeVoter{VoterID: int32(v.ID), VoterDirectoryID: v.DirectoryID})
+		m.Voters = append(m.Voters, record.LeaderChangeVoter{VoterID: int32(v.ID)})
 	}
 	// Raft does not say who gave its vote; the leader certainly did.
-	m.GrantingVoters = []record.LeaderChangeVoter{{VoterID: int32(leader.ID), VoterDirectoryID: leader.DirectoryID}}
-	return controlRecord{batch.LeaderChange, m.Append(nil, 1)}
+	m.GrantingVoters = []record.LeaderChangeVoter{{VoterID: int32(leader.ID)}}
+	return controlRecord{batch.LeaderChange, m.Append(nil, 0)}
 }
 
 // votersRecords are the records that name the voters, in the log and in snapshots.
