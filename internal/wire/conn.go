@@ -52,10 +52,10 @@ type Conn struct {
 	queue queue
 	seen  watch
 	// closed is final; cause is why.
-	closed             bool
-	cause              error
-	draining           bool // start nothing more; close when nothing is outstanding
-	software, swNumber string
+	closed   bool
+	cause    error
+	draining bool      // start nothing more; close when nothing is outstanding
+	software [2]string // name and version
 }
 
 // Values of Conn.phase.
@@ -111,7 +111,7 @@ func (c *Conn) SetBare(on bool) { c.bare.Store(on) }
 // SetSoftware notes what the client says it is (ApiVersions v3+).
 func (c *Conn) SetSoftware(name, version string) {
 	c.mu.Lock()
-	c.software, c.swNumber = name, version
+	c.software = [2]string{name, version}
 	c.mu.Unlock()
 }
 
@@ -119,7 +119,7 @@ func (c *Conn) SetSoftware(name, version string) {
 func (c *Conn) Software() (name, version string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.software, c.swNumber
+	return c.software[0], c.software[1]
 }
 
 // Close closes the connection at once; err is for the log. Outstanding requests
@@ -230,6 +230,9 @@ func (c *Conn) start(r *Request) error {
 // complete takes an answered request. If its turn has come and nobody writes, a
 // writer is started, unless the reader will write when Serve returns.
 func (c *Conn) complete(r *Request) {
+	if c == nil || r.done {
+		panic("BUG: wire: request answered twice")
+	}
 	r.Release()
 	var until time.Time
 	if r.mute > 0 {
@@ -237,9 +240,6 @@ func (c *Conn) complete(r *Request) {
 	}
 	c.mu.Lock()
 	q := &c.queue
-	if r.done {
-		panic("BUG: wire: request answered twice")
-	}
 	r.done = true
 	q.bytes += r.size()
 	if until.After(q.muted) {

@@ -56,7 +56,7 @@ func TestAcceptingKeepsItsPace(t *testing.T) {
 	times := make([]time.Duration, 0, 10)
 	var mu sync.Mutex
 	var begin time.Time
-	cfg := Config{MaxConnRate: 2, Opened: func(*Conn) error {
+	cfg := Config{Limits: []*Limits{NewLimits(LimitsConfig{MaxConnRate: 2})}, Opened: func(*Conn) error {
 		mu.Lock()
 		defer mu.Unlock()
 		times = append(times, time.Since(begin))
@@ -88,7 +88,7 @@ func TestTheBrokersListenerTakesAnotherOnesPlace(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, stop = start(t, Config{Listener: l, Limits: limits, Protected: protected, Closed: func(_ *Conn, err error) {
+			_, stop = start(t, Config{Listener: l, Limits: []*Limits{limits}, Protected: protected, Closed: func(_ *Conn, err error) {
 				if errors.Is(err, ErrEvicted) {
 					why = err
 				}

@@ -22,6 +22,9 @@ const (
 	peekSize = 64
 	// waitSize is read where readiness cannot be awaited without a buffer.
 	waitSize = peekSize
+	// heavyRequest is the size from which on a request may take Serve so long that
+	// answers given before are not kept back.
+	heavyRequest = 8 << 10
 	// maxUnflushed bounds the answers of synchronous requests that wait for the
 	// end of a pipelined read.
 	maxUnflushed = 32
@@ -169,6 +172,10 @@ func (c *Conn) readLoop() error {
 		if err != nil {
 			return err
 		}
+		if c.rd.pending++; c.rd.pending > maxUnflushed || len(r.Body) >= heavyRequest {
+			c.rd.pending = 0
+			c.flush()
+		}
 		if err := c.start(r); err != nil {
 			r.Release()
 			r.free()
@@ -176,10 +183,6 @@ func (c *Conn) readLoop() error {
 		}
 		c.srv.stats.request(r.Key, len(r.Body))
 		c.srv.cfg.Handler.Serve(r)
-		if c.rd.pending++; c.rd.pending >= maxUnflushed {
-			c.rd.pending = 0
-			c.flush()
-		}
 	}
 }
 

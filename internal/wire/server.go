@@ -57,11 +57,10 @@ type Config struct {
 	MaxConns       int
 	MaxConnsPerIP  int
 	PerIPOverrides map[string]int
-	MaxConnRate    float64
-	// Limits that listeners share, or nil. A Protected listener (the brokers'
-	// own) does not wait for their MaxConns: another listener's connection gives
-	// way.
-	Limits    *Limits
+	// Limits has further limits, those that listeners share among them. A
+	// Protected listener (the brokers' own) does not wait when MaxConns are
+	// reached: another listener's connection gives way.
+	Limits    []*Limits
 	Protected bool
 
 	IdleTimeout  time.Duration // connections.max.idle.ms; 0: none
@@ -78,7 +77,7 @@ type Server struct {
 	requests sync.Pool // *Request
 	writers  sync.Pool // *writer
 
-	limits []*Limits     // its own, and the shared ones if any
+	limits []*Limits     // its own, and those of the Config
 	stop   chan struct{} // closed when no more connections are accepted
 
 	mu     sync.Mutex
@@ -117,10 +116,8 @@ func NewServer(cfg Config) *Server {
 		conns: make(map[*Conn]struct{}),
 		gone:  make(chan struct{}),
 	}
-	s.limits = []*Limits{NewLimits(LimitsConfig{cfg.MaxConns, cfg.MaxConnsPerIP, cfg.PerIPOverrides, cfg.MaxConnRate})}
-	if cfg.Limits != nil {
-		s.limits = append(s.limits, cfg.Limits)
-	}
+	own := NewLimits(LimitsConfig{MaxConns: cfg.MaxConns, MaxConnsPerIP: cfg.MaxConnsPerIP, PerIPOverrides: cfg.PerIPOverrides})
+	s.limits = append([]*Limits{own}, cfg.Limits...)
 	for _, l := range s.limits {
 		l.join(s)
 	}
@@ -350,7 +347,11 @@ func (s *Server) forget(c *Conn) {
 	if f := s.cfg.Closed; f != nil {
 		f(c, c.cause)
 	}
-	s.cfg.Log.Debug("connection closed", "listener", s.cfg.Name, "address", c.host, "why", c.cause)
+	level := slog.LevelDebug
+	if errors.Is(c.cause, ErrMalformed) || errors.Is(c.cause, ErrStalled) {
+		level = slog.LevelInfo
+	}
+	s.cfg.Log.Log(context.Background(), level, "connection closed", "listener", s.cfg.Name, "address", c.host, "why", c.cause)
 	s.stats.conns.Dec()
 	s.leave(c.host)
 	s.mu.Lock()

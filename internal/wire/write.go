@@ -216,14 +216,16 @@ func (w *writer) part(p *FilePart) error {
 	for off, left := p.Off, p.N; left > 0; {
 		n := int(min(left, copyChunk))
 		b := w.c.srv.pool.get(n)
-		w.held = append(w.held, b)
 		if got, err := src.ReadAt(b.b[:n], off); got < n {
+			w.held = append(w.held, b)
 			if err == nil || err == io.EOF {
 				err = io.ErrUnexpectedEOF
 			}
 			return fmt.Errorf("wire: %d of %d promised bytes of a file: %w", got, n, err)
 		}
-		if err := w.add(b.b[:n]); err != nil {
+		err := w.add(b.b[:n]) // which may flush, and free what is held
+		w.held = append(w.held, b)
+		if err != nil {
 			return err
 		}
 		off, left = off+int64(n), left-int64(n)
