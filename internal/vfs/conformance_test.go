@@ -164,7 +164,7 @@ func conformWriteVec(t *testing.T, fsys FS, dir string) {
 		var want strings.Builder
 		for i := range count {
 			b := fmt.Appendf(nil, "<%d>", i)
-			if i%5 == 3 {
+			if i%5 == 3 && count < 1000 {
 				b = nil
 			}
 			bufs = append(bufs, b)
@@ -429,7 +429,7 @@ func conformSpace(t *testing.T, fsys FS, dir string) {
 	if info.Mode() != 0o400 {
 		t.Fatalf("mode %v, want 0400", info.Mode())
 	}
-	if _, mem := fsys.(*Mem); mem || os.Getuid() != 0 {
+	if _, mem := base(fsys).(*Mem); mem || os.Getuid() != 0 {
 		_, err = fsys.OpenFile(name, os.O_RDWR, 0)
 		mustFail(t, err, fs.ErrPermission)
 	}
@@ -468,8 +468,13 @@ func conformConcurrent(t *testing.T, fsys FS, dir string) {
 	}
 }
 
-// conformAnyWrites compares a file with a slice of bytes under any writes.
+// conformAnyWrites compares a file with a slice of bytes under any writes. A
+// disk is not asked to sync them: that takes long and tells reads nothing.
 func conformAnyWrites(t *testing.T, fsys FS, dir string) {
+	ops := []string{"write", "append", "vec", "truncate", "allocate"}
+	if _, disk := base(fsys).(*osFS); !disk {
+		ops = append(ops, "sync")
+	}
 	rapid.Check(t, func(t *rapid.T) {
 		f, err := fsys.OpenFile(filepath.Join(dir, "f"), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o644)
 		if err != nil {
@@ -478,7 +483,7 @@ func conformAnyWrites(t *testing.T, fsys FS, dir string) {
 		defer f.Close()
 		var model []byte
 		for range rapid.IntRange(1, 20).Draw(t, "steps") {
-			step(t, f, &model, 1<<20, func() {})
+			step(t, f, &model, ops, 1<<20, func() {})
 			got, err := readAll(f, 1<<30)
 			if err != nil || !bytes.Equal(got, model) {
 				t.Fatalf("file has %d bytes, model %d, first difference at %d, %v", len(got), len(model), differ(got, model), err)
@@ -487,15 +492,23 @@ func conformAnyWrites(t *testing.T, fsys FS, dir string) {
 	})
 }
 
-// step does one operation to a file, at far or nearer, and to the slice that
-// models it, and calls between after the first of the two buffers of a
+// base is the FS below the rules.
+func base(fsys FS) FS {
+	if in, ok := fsys.(*Injected); ok {
+		return in.fsys
+	}
+	return fsys
+}
+
+// step does one of the operations to a file, at far or nearer, and to the slice
+// that models it, and calls between after the first of the two buffers of a
 // WriteVec. It returns the operation's name.
-func step(t *rapid.T, f File, model *[]byte, far int, between func()) string {
+func step(t *rapid.T, f File, model *[]byte, ops []string, far int, between func()) string {
 	off := rapid.SampledFrom([]int{0, 1, 511, 4095, 4096, 9000, far}).Draw(t, "base") + rapid.IntRange(0, 600).Draw(t, "off")
 	size := rapid.SampledFrom([]int{0, 1, 100, 512, 5000}).Draw(t, "len")
 	b := bytes.Repeat([]byte{byte(rapid.IntRange(1, 255).Draw(t, "fill"))}, size)
 	var err error
-	op := rapid.SampledFrom([]string{"write", "append", "vec", "truncate", "sync", "allocate"}).Draw(t, "op")
+	op := rapid.SampledFrom(ops).Draw(t, "op")
 	switch op {
 	case "append", "write", "vec":
 		if op == "append" {

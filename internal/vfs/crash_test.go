@@ -382,6 +382,7 @@ func TestAnyHistoryKeepsItsPromises(t *testing.T) {
 		}
 		var bytesNow []byte
 		history := [][]byte{nil} // of the whole file, from the last Sync on
+		ops := []string{"write", "append", "vec", "truncate", "sync", "allocate"}
 		many := rapid.Bool().Draw(t, "many")
 		for range rapid.IntRange(1, 25).Draw(t, "steps") {
 			repeat := 1
@@ -389,7 +390,7 @@ func TestAnyHistoryKeepsItsPromises(t *testing.T) {
 				repeat = logChanges + 1 // and so into mid
 			}
 			remember := func() { history = append(history, slices.Clone(bytesNow)) }
-			if step(t, f, &bytesNow, 20000, remember) == "sync" {
+			if step(t, f, &bytesNow, ops, 20000, remember) == "sync" {
 				history = nil
 			}
 			remember()
@@ -474,27 +475,55 @@ func TestFullSystemWritesWhatFits(t *testing.T) {
 		t.Fatalf("%d usable while the removed file is open", usable)
 	}
 	must(t, f.Close())
-	if _, usable, _ := m.Space("/"); usable != 3*pageSize {
-		t.Fatalf("%d usable, want all", usable)
+	mustBeEmpty(t, m)
+	put(t, m, "/f", "x")
+	must(t, m.Rename("/g", "/f")) // g is empty, the old f is no more
+	mustBeEmpty(t, m)
+}
+
+func TestTruncateFreesSpace(t *testing.T) {
+	m := newMem(t)
+	f := open(t, m, "/f", os.O_RDWR|os.O_CREATE)
+	for _, size := range []int64{0, 1, pageSize, 1 << 20, 1<<20 + 1, 3 << 20} {
+		_, err := f.WriteAt(make([]byte, 5<<20), 0)
+		must(t, err)
+		_, err = f.WriteAt([]byte("x"), 20<<20)
+		must(t, err)
+		must(t, f.Truncate(size))
+		total, usable, err := m.Space("/")
+		must(t, err)
+		if pages := (size + pageSize - 1) / pageSize; total-usable != pages*pageSize {
+			t.Fatalf("a file of %d bytes takes %d", size, total-usable)
+		}
+	}
+}
+
+func mustBeEmpty(t *testing.T, m *Mem) {
+	t.Helper()
+	if total, usable, _ := m.Space("/"); usable != total {
+		t.Fatalf("%d of %d usable, want all", usable, total)
 	}
 }
 
 func TestCloneSeesAllFilesAtOneMoment(t *testing.T) {
 	m := newMem(t)
 	put(t, m, "/a", "\x00")
-	put(t, m, "/b", "\x00")
+	for i := range 200 {
+		put(t, m, fmt.Sprintf("/between%d", i), "x")
+	}
+	put(t, m, "/z", "\x00")
 	must(t, m.SyncDir("/"))
 	var wg sync.WaitGroup
 	stop := make(chan struct{})
-	wg.Go(func() { // b follows a, each synced
-		a, b := open(t, m, "/a", os.O_RDWR), open(t, m, "/b", os.O_RDWR)
+	wg.Go(func() { // z follows a, each synced
+		a, z := open(t, m, "/a", os.O_RDWR), open(t, m, "/z", os.O_RDWR)
 		for i := byte(0); ; i++ {
 			select {
 			case <-stop:
 				return
 			default:
 			}
-			for _, f := range []File{a, b} {
+			for _, f := range []File{a, z} {
 				if _, err := f.WriteAt([]byte{i}, 0); err != nil {
 					t.Error(err)
 				}
@@ -506,8 +535,8 @@ func TestCloneSeesAllFilesAtOneMoment(t *testing.T) {
 	})
 	for range 500 {
 		c := m.CrashClone(nil)
-		if a, b := contents(c, "/a")[0], contents(c, "/b")[0]; a-b > 1 {
-			t.Fatalf("b has %d before a, which has %d", b, a)
+		if a, z := contents(c, "/a")[0], contents(c, "/z")[0]; a-z > 1 {
+			t.Fatalf("z has %d before a, which has %d", z, a)
 		}
 	}
 	close(stop)

@@ -188,6 +188,9 @@ func TestFailedSyncLosesDataForGood(t *testing.T) {
 	for i := range 2 * logChanges { // through fold, too
 		_, err = f.WriteAt([]byte("n"), int64(10+i))
 		must(t, err)
+		if n := len(f.(*injectedFile).File.(*memFile).n.log); n > logChanges {
+			t.Fatalf("the file remembers %d changes", n)
+		}
 	}
 	must(t, f.Sync())
 	mustHold(t, m.CrashClone(rand.New(rand.NewPCG(1, 1))), "/f",

@@ -61,14 +61,15 @@ func (n *fileNode) dirty() bool { return n.mid != nil || len(n.log) > 0 || n.los
 // record remembers a change that cur has seen already.
 func (n *fileNode) record(c change) {
 	n.mod = time.Now()
-	if !n.lost && (len(n.log) == logChanges || n.logBytes+len(c.data) > logBytes) {
+	full := len(n.log) == logChanges || n.logBytes+len(c.data) > logBytes
+	if full && !n.lost { // then mid will be cur, which has the change
 		n.fold(c.size)
 		return
 	}
 	c.data = append([]byte(nil), c.data...)
 	n.log = append(n.log, c)
 	n.logBytes += len(c.data)
-	if len(n.log) > logChanges || n.logBytes > logBytes {
+	if full {
 		n.fold(c.size)
 	}
 }

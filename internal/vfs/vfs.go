@@ -10,8 +10,8 @@
 //
 // An FS has no state beside its files, and any number of them work side by
 // side. All methods of FS and File may be called from many goroutines. No
-// method retries, caches or logs: what the host says reaches the caller, as an
-// error that names the operation and the path.
+// method tries again what failed, caches or logs: what the host says reaches
+// the caller, as an error that names the operation and the path.
 package vfs
 
 import (
