@@ -11,6 +11,8 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
+
+	"ottla.dev/ottla/internal/model"
 )
 
 func newTopic(h Host) *cobra.Command {
@@ -57,7 +59,7 @@ func newTopicCreate(h Host, c *cluster) *cobra.Command {
 				for _, r := range resp.Sorted() {
 					switch {
 					case r.Err == nil:
-						fmt.Fprintf(h.Out, "created %s: %d partitions, replication factor %d, id %s\n", r.Topic, r.NumPartitions, r.ReplicationFactor, r.ID)
+						fmt.Fprintf(h.Out, "created %s: %d partitions, replication factor %d, id %s\n", r.Topic, r.NumPartitions, r.ReplicationFactor, model.UUID(r.ID))
 					case lenient && errors.Is(r.Err, kerr.TopicAlreadyExists):
 						fmt.Fprintf(h.Out, "%s exists\n", r.Topic)
 					default:

@@ -21,7 +21,7 @@ func (n *Node) configs() controller.Configs {
 				c := kmsg.NewCreateTopicsResponseTopicConfig()
 				c.Name, c.ReadOnly, c.Source, c.IsSensitive = e.Name, e.ReadOnly, e.Source, e.Sensitive
 				if !e.Null {
-					c.Value = &e.Value
+					c.Value = &e.Given
 				}
 				out = append(out, c)
 			}
