@@ -37,6 +37,31 @@ func build(tb testing.TB, recs []record.Metadata) *Image {
 	return i
 }
 
+// A change costs a copy of one path through two trees, however large they are; to
+// look something up costs nothing.
+func TestOneChangeAllocatesLittle(t *testing.T) {
+	for _, shape := range []struct{ topics, partitions int }{{2_000, 10}, {1, 20_000}} {
+		i := build(t, bigRecords(shape.topics, shape.partitions))
+		r := record.NewPartitionChangeRecord()
+		r.TopicID, r.PartitionID, r.ISR = bigTopic(shape.topics/2), int32(shape.partitions/2), []int32{0}
+		recs := []record.Metadata{r}
+		allocs := testing.AllocsPerRun(100, func() { i, _, _ = i.Apply(i.Offset()+1, 1, recs) })
+		if allocs > 32 {
+			t.Errorf("%d×%d: %v allocations for one change", shape.topics, shape.partitions, allocs)
+		}
+		allocs = testing.AllocsPerRun(100, func() {
+			topic, _ := i.Topic("topic-00000")
+			topic, _ = i.TopicByID(topic.ID)
+			if _, ok := topic.Partition(3); !ok || i.Feature("group.version") != 0 {
+				t.Fatal("lost")
+			}
+		})
+		if allocs > 0 {
+			t.Errorf("%d×%d: %v allocations for a lookup", shape.topics, shape.partitions, allocs)
+		}
+	}
+}
+
 // One PartitionChangeRecord on 100,000 partitions: what an ISR change costs every
 // node. Bound below by copying three nodes of two trees, about 3 KB.
 func BenchmarkApplyOneChange(b *testing.B) {

@@ -48,7 +48,7 @@ const stories = 40
 
 // Apache Kafka 4.4.0's MetadataDelta and MetadataImage make the same snapshot of
 // the same records. testdata/kafka.snapshot holds, for each seed, the records as
-// Kafka writes them, sorted; -samples prints the input that it was made from.
+// Kafka writes them, sorted; testdata/Replay.java makes it from what -samples prints.
 func TestSnapshotsAreKafkas(t *testing.T) {
 	if *samples {
 		for seed := range uint64(stories) {

@@ -20,8 +20,8 @@ import (
 
 // testdata/kafka.txt holds what Apache Kafka 4.4.0's own classes make of our
 // samples: "CLASS VERSION HEX JSON" a line, and "@level LEVEL TYPE:VERSION…" for
-// the versions that it writes. -samples prints the input for a program that
-// feeds each JSON to Kafka's CLASSJsonConverter and prints those lines.
+// the versions that it writes. testdata/Golden.java makes it from what -samples
+// prints.
 var samples = flag.Bool("samples", false, "print the samples for Apache Kafka's classes instead of testing")
 
 // A message is what all generated records have in common.
