@@ -17,6 +17,9 @@ func (l *Log) Close() error {
 		if err == nil {
 			err = l.writeOut(true)
 		}
+		l.mu.Lock()
+		l.sync.sealed = err == nil
+		l.mu.Unlock()
 		l.alive.Store(false)
 		return err
 	})
@@ -51,7 +54,7 @@ func (l *Log) rest() error {
 func (l *Log) writeOut(final bool) error {
 	s := l.active()
 	l.mu.Lock()
-	busy := l.writer != nil || s.dirty != nil || l.recoveryLocked() < l.EndOffset() || l.sync.epochs
+	busy := l.writer != nil || s.dirty != nil || l.sync.synced < l.EndOffset() || l.sync.epochs || len(l.aux) > 0
 	l.mu.Unlock()
 	if !busy && (!final || l.noProducers || l.snapshot >= l.EndOffset() || s.size == 0) {
 		return nil

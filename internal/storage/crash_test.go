@@ -42,13 +42,15 @@ type crashTest struct {
 	floor   model.Offset  // acked is at most this
 	acked   model.Offset  // flushed at the last restart
 	start   model.Offset  // the log's start at most
+	id      model.UUID    // of the topic
+	oldID   model.UUID    // while the topic is deleted and made again: of the former
 	busy    bool          // a clone is being looked at
 	clones  int
 	problem error
 }
 
 func TestPowerFailureAtAnyMomentLosesNothingThatWasFlushed(t *testing.T) {
-	seeds := 30
+	seeds := 12
 	if s := os.Getenv("OTTLA_SEEDS"); s != "" {
 		seeds, _ = strconv.Atoi(s)
 	}
@@ -72,7 +74,7 @@ func TestPowerFailureAtAnyMomentLosesNothingThatWasFlushed(t *testing.T) {
 
 func runCrashes(t *testing.T, cfg LogConfig, seed uint64) int {
 	c := &crashTest{
-		t: t, cfg: cfg, mem: vfs.NewMem(), floor: 1 << 62,
+		t: t, cfg: cfg, mem: vfs.NewMem(), floor: 1 << 62, id: testTopic,
 		rng: rand.New(rand.NewPCG(seed, 1)), hookRng: rand.New(rand.NewPCG(seed, 2)),
 		next: map[int64]int32{}, open: map[int64]bool{},
 	}
@@ -101,7 +103,7 @@ func (c *crashTest) openAll() {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	l, err := f.Open(testPart, testTopic, LogOptions{Config: c.cfg})
+	l, err := f.Open(testPart, c.id, LogOptions{Config: c.cfg})
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -150,6 +152,8 @@ func (c *crashTest) step() {
 		c.lead()
 	case r < 94:
 		c.advance()
+	case r < 95:
+		c.recreate()
 	case r < 97:
 		if err := c.l.rest(); err != nil {
 			c.t.Fatal(err)
@@ -272,6 +276,35 @@ func (c *crashTest) advance() {
 	}
 }
 
+// recreate deletes the topic and makes it again under the same name.
+func (c *crashTest) recreate() {
+	c.mu.Lock()
+	c.log, c.acked = nil, 0
+	c.before, c.want, c.start = c.want, nil, max(c.start, 0)
+	c.oldID, c.id = c.id, model.UUID{0: c.id[0] + 1, 1: 5}
+	c.mu.Unlock()
+	if err := c.f.Delete(c.l); err != nil {
+		c.t.Fatal(err)
+	}
+	l, err := c.f.Open(testPart, c.id, LogOptions{Config: c.cfg})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if l.EndOffset() != 0 || l.StartOffset() != 0 {
+		c.t.Fatalf("a new log has [%d, %d)", l.StartOffset(), l.EndOffset())
+	}
+	c.l = l
+	c.lead()
+	c.next, c.open = map[int64]int32{}, map[int64]bool{}
+	c.append(1)
+	if err := l.Sync(context.Background()); err != nil { // from here on the old one is gone for good
+		c.t.Fatal(err)
+	}
+	c.mu.Lock()
+	c.log, c.before, c.oldID, c.start = l, nil, model.ZeroUUID, 0
+	c.mu.Unlock()
+}
+
 // naive is the producers' state after the batches, by the plainest means.
 func naive(all []batch.Batch) *producers {
 	ps := &producers{}
@@ -311,7 +344,23 @@ func (c *crashTest) hook(op vfs.Op) {
 		r = c.hookRng
 	}
 	c.clones++
-	if err := c.look(c.mem.CrashClone(r), acked); err != nil {
+	clone := c.mem.CrashClone(r)
+	var second *vfs.Mem // power fails again while the folder is opened
+	if n := c.hookRng.IntN(60); n < 30 {
+		clone.OnOp(func(vfs.Op) {
+			if n--; n == 0 {
+				second = clone.CrashClone(c.hookRng)
+			}
+		})
+	}
+	err := c.look(clone, acked)
+	if err == nil && second != nil {
+		c.clones++
+		if err = c.look(second, acked); err != nil {
+			err = fmt.Errorf("and again while opening: %w", err)
+		}
+	}
+	if err != nil {
 		c.problem = fmt.Errorf("power failure %d, before %v %s (%d, %d), acked %d: %w", c.clones, op.Kind, op.Path, op.Off, op.Len, acked, err)
 	}
 }
@@ -327,10 +376,17 @@ func (c *crashTest) look(mem *vfs.Mem, acked model.Offset) error {
 	if acked > 0 && !f.Has(testPart) {
 		return fmt.Errorf("the partition is gone")
 	}
-	if acked > 0 && f.dirs[testPart].TopicID != testTopic {
-		return fmt.Errorf("topic id %v", f.dirs[testPart].TopicID)
+	if acked > 0 && c.oldID == model.ZeroUUID && f.dirs[testPart].TopicID == model.ZeroUUID {
+		return fmt.Errorf("the topic id is gone")
 	}
-	l, err := f.Open(testPart, testTopic, LogOptions{Config: c.cfg})
+	id := c.id
+	if d := f.dirs[testPart]; d != nil && d.TopicID != model.ZeroUUID {
+		id = d.TopicID
+	}
+	if id != c.id && (c.oldID == model.ZeroUUID || id != c.oldID) {
+		return fmt.Errorf("topic id %v", id)
+	}
+	l, err := f.Open(testPart, id, LogOptions{Config: c.cfg})
 	if err != nil {
 		return err
 	}
@@ -347,7 +403,7 @@ func (c *crashTest) look(mem *vfs.Mem, acked model.Offset) error {
 		return err
 	}
 	defer again.Close(-1)
-	if l, err = again.Open(testPart, testTopic, LogOptions{Config: c.cfg}); err != nil {
+	if l, err = again.Open(testPart, id, LogOptions{Config: c.cfg}); err != nil {
 		return fmt.Errorf("after a clean stop: %w", err)
 	}
 	if l.EndOffset() != end {

@@ -32,7 +32,7 @@ func (f *Folder) Delete(l *Log) error {
 	if err != nil {
 		return fmt.Errorf("deleting log %s: %w", l.dir, err)
 	}
-	f.disk.unlinkLater(delay, []string{to})
+	f.disk.unlinkFolder(delay, to)
 	return nil
 }
 

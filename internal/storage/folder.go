@@ -113,7 +113,9 @@ func OpenFolder(c FolderConfig) (*Folder, error) {
 		FS: c.FS, Path: c.Path, Syncs: c.Syncs, Open: c.Open, Reserve: c.Reserve,
 		Codecs: c.Codecs, Metrics: c.Metrics, Log: c.Log, Now: c.Now,
 	})
-	f.disk.unlinkLater(0, f.deleted())
+	for _, name := range f.deleted() {
+		f.disk.unlinkFolder(0, name)
+	}
 	return f, nil
 }
 

@@ -182,11 +182,17 @@ func (l *Log) RecoveryPoint() model.Offset {
 	return l.recoveryLocked()
 }
 
+// recoveryLocked is at most the active segment's base, because the indexes of that
+// segment are not on disk. Were it the log's end, it would be the base of the
+// segment that is rolled next.
 func (l *Log) recoveryLocked() model.Offset {
-	if l.sync.rolled != model.NoOffset {
+	switch {
+	case l.sync.sealed:
+		return l.sync.synced
+	case l.sync.rolled != model.NoOffset:
 		return min(l.sync.rolled, l.sync.synced)
 	}
-	return l.sync.synced
+	return min(l.active().base, l.sync.synced)
 }
 
 // Size is the bytes of all segments.

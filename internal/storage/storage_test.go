@@ -148,7 +148,7 @@ func (r *recorder) Failed(_ *Log, err error) {
 }
 
 func folderConfig(fsys vfs.FS) FolderConfig {
-	src := rand.New(rand.NewPCG(1, 2))
+	src := rand.New(rand.NewPCG(rand.Uint64(), 2)) // ids do not repeat in a folder
 	var mu sync.Mutex
 	return FolderConfig{
 		FS: fsys, Path: testRoot, ClusterID: testCluster, NodeID: 1,

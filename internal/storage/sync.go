@@ -26,6 +26,8 @@ type syncState struct {
 	// requests that came before it began.
 	asked, served uint64
 
+	sealed bool // the log was closed in order; all of it is on disk
+
 	queued  bool // a job is in the Syncer's queue or running; at most one
 	running bool // it has begun, so it does not cover what comes now
 	again   bool // another one is needed after it

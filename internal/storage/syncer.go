@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"path/filepath"
 	"sync"
@@ -293,7 +294,7 @@ func (s *Syncer) sweep() {
 	}
 }
 
-// unlinkLater removes files after delay. They are named so that opening the
+// unlinkLater removes files after delay. They are named so that opening their
 // folder removes them if that comes first.
 func (s *Syncer) unlinkLater(delay time.Duration, names []string) {
 	if len(names) == 0 {
@@ -301,9 +302,24 @@ func (s *Syncer) unlinkLater(delay time.Duration, names []string) {
 	}
 	s.keeper.after(delay, func() {
 		for _, name := range names {
-			if err := s.fs.RemoveAll(name); err != nil {
-				s.log.Warn("cannot remove a deleted file", "name", filepath.Base(name), "error", err)
+			if err := s.fs.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				s.log.Warn("cannot remove a deleted file", "name", name, "error", err)
 			}
+		}
+	})
+}
+
+// unlinkFolder removes a folder that was set aside, after delay. Its new name is
+// made durable first: otherwise a crash could bring the old name back, with a part
+// of the files.
+func (s *Syncer) unlinkFolder(delay time.Duration, name string) {
+	s.keeper.after(delay, func() {
+		err := s.fs.SyncDir(filepath.Dir(name))
+		if err == nil {
+			err = s.fs.RemoveAll(name)
+		}
+		if err != nil {
+			s.log.Warn("cannot remove a deleted log", "name", name, "error", err)
 		}
 	})
 }
