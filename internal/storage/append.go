@@ -319,7 +319,7 @@ func (l *Log) write() error {
 	if err := l.disk.admit(w.bytes); err != nil {
 		return err
 	}
-	h, err := l.disk.files.acquire(&s.file, l.name(s.base, logSuffix), os.O_CREATE)
+	h, err := l.acquire(&s.file, s.base, logSuffix, os.O_CREATE)
 	if err != nil {
 		return l.disk.writeError(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"ottla.dev/ottla/internal/batch"
@@ -345,18 +346,21 @@ func (c *crashTest) hook(op vfs.Op) {
 	}
 	c.clones++
 	clone := c.mem.CrashClone(r)
-	var second *vfs.Mem // power fails again while the folder is opened
-	if n := c.hookRng.IntN(60); n < 30 {
-		clone.OnOp(func(vfs.Op) {
-			if n--; n == 0 {
-				second = clone.CrashClone(c.hookRng)
-			}
-		})
-	}
+	// Power fails again while the folder is opened: before the n-th operation.
+	var second atomic.Pointer[vfs.Mem]
+	var n atomic.Int64
+	again := rand.New(rand.NewPCG(c.hookRng.Uint64(), 3))
+	n.Store(int64(again.IntN(60)))
+	clone.OnOp(func(vfs.Op) {
+		if n.Add(-1) == 0 {
+			second.Store(clone.CrashClone(again))
+		}
+	})
 	err := c.look(clone, acked)
-	if err == nil && second != nil {
+	clone.OnOp(nil)
+	if mem := second.Load(); err == nil && mem != nil {
 		c.clones++
-		if err = c.look(second, acked); err != nil {
+		if err = c.look(mem, acked); err != nil {
 			err = fmt.Errorf("and again while opening: %w", err)
 		}
 	}

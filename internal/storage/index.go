@@ -101,7 +101,7 @@ func (l *Log) lookup(s *segment, t *table, suffix string, size int, key func([]b
 	if n == 0 {
 		return false, nil
 	}
-	h, err := l.disk.files.acquire(&t.slot, l.name(s.base, suffix), 0)
+	h, err := l.acquire(&t.slot, s.base, suffix, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
@@ -139,7 +139,7 @@ func (l *Log) count(t *table, h *handle, size int) (int32, error) {
 // spill writes a tail to its file, made if need be. The file is synced later (D2).
 // Called by the writer.
 func (l *Log) spill(s *segment, t *table, suffix string, size int) error {
-	h, err := l.disk.files.acquire(&t.slot, l.name(s.base, suffix), os.O_CREATE)
+	h, err := l.acquire(&t.slot, s.base, suffix, os.O_CREATE)
 	if err != nil {
 		return err
 	}

@@ -182,7 +182,7 @@ func (l *Log) viewAt(gen uint32, i int) (v view, ok bool) {
 
 // readSegment is Read within one segment.
 func (l *Log) readSegment(v view, from, limit model.Offset, maxBytes int64, minOne bool) (Chunk, error) {
-	h, err := l.disk.files.acquire(&v.s.file, l.name(v.s.base, logSuffix), 0)
+	h, err := l.acquire(&v.s.file, v.s.base, logSuffix, 0)
 	if err != nil {
 		return Chunk{}, err
 	}

@@ -308,7 +308,7 @@ func (l *Log) endOf(s *segment) (model.Offset, error) {
 	if err := l.activate(s); err != nil || s.size == 0 {
 		return s.base, err
 	}
-	h, err := l.disk.files.acquire(&s.file, l.name(s.base, logSuffix), 0)
+	h, err := l.acquire(&s.file, s.base, logSuffix, 0)
 	if err != nil {
 		return 0, err
 	}
@@ -329,7 +329,7 @@ func (l *Log) endOf(s *segment) (model.Offset, error) {
 // it finds to epochs and producers. The file is cut at the first bad byte; whole
 // is false then.
 func (l *Log) walk(s *segment) (whole bool, end model.Offset, err error) {
-	h, err := l.disk.files.acquire(&s.file, l.name(s.base, logSuffix), 0)
+	h, err := l.acquire(&s.file, s.base, logSuffix, 0)
 	if err != nil {
 		return false, 0, err
 	}
@@ -482,7 +482,7 @@ func (l *Log) refillEpochs(start, end model.Offset) error {
 	var found epochs
 	for i := l.findLocked(start); i < len(l.segments) && l.segments[i].base < first; i++ {
 		s := l.segments[i]
-		h, err := l.disk.files.acquire(&s.file, l.name(s.base, logSuffix), 0)
+		h, err := l.acquire(&s.file, s.base, logSuffix, 0)
 		if err != nil {
 			return err
 		}

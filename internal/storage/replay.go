@@ -92,7 +92,7 @@ func (l *Log) replay(from, end model.Offset) error {
 }
 
 func (l *Log) replaySegment(s *segment, from, end model.Offset) error {
-	h, err := l.disk.files.acquire(&s.file, l.name(s.base, logSuffix), 0)
+	h, err := l.acquire(&s.file, s.base, logSuffix, 0)
 	if err != nil {
 		return err
 	}

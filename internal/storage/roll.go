@@ -192,7 +192,7 @@ func (l *Log) release(s *segment) error {
 	if !cut {
 		return nil
 	}
-	h, err := l.disk.files.acquire(&s.file, l.name(s.base, logSuffix), 0)
+	h, err := l.acquire(&s.file, s.base, logSuffix, 0)
 	if err != nil {
 		return err
 	}

@@ -75,6 +75,15 @@ func (l *Log) name(base model.Offset, suffix string) string {
 	return fmt.Sprintf("%s/%020d%s", l.dir, int64(base), suffix)
 }
 
+// acquire pins one of the segment's files; it is opened, and its name made, only
+// if it is not open.
+func (l *Log) acquire(slot *atomic.Pointer[handle], base model.Offset, suffix string, flag int) (*handle, error) {
+	if h := slot.Load(); h != nil && h.pin() {
+		return h, nil
+	}
+	return l.disk.files.acquire(slot, l.name(base, suffix), flag)
+}
+
 // relative is an offset as indexes have it.
 func (s *segment) relative(o model.Offset) (int32, bool) {
 	d := int64(o - s.base)

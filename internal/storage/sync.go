@@ -47,7 +47,6 @@ type syncJob struct {
 	active model.Offset // base of the active segment
 	ticket uint64
 	files  []syncFile
-	few    [2]syncFile // room for files, so that the usual job allocates nothing
 	aux    []auxFile
 
 	full, dir, fresh bool
@@ -126,18 +125,19 @@ func (l *Log) wakeLocked() {
 // runSync is one job, on a worker of the Syncer. At most one runs per log: two
 // fdatasyncs of one descriptor could hide an error from each other.
 func (l *Log) runSync() {
-	var job syncJob
+	job := l.disk.spare.Get().(*syncJob)
+	defer l.disk.spare.Put(job)
 	l.jobs.Lock()
-	l.takeJob(&job)
+	l.takeJob(job)
 	start := time.Now()
 	err := l.disk.Failed()
 	if err == nil {
-		if err = l.runJob(&job); err != nil {
+		if err = l.runJob(job); err != nil {
 			err = l.disk.fail(err)
 		}
 		l.disk.syncSeconds.Observe(time.Since(start).Seconds())
 	}
-	raised := l.settle(&job, err)
+	raised := l.settle(job, err)
 	l.jobs.Unlock()
 	if raised && l.notify != nil {
 		l.notify.Flushed(l, job.end)
@@ -145,12 +145,13 @@ func (l *Log) runSync() {
 	if err == nil && job.full {
 		err = l.syncAux(job.aux)
 	}
-	l.endJob(&job, err)
+	l.endJob(job, err)
 }
 
 // takeJob collects what there is to sync. Everything it takes is pinned.
 func (l *Log) takeJob(j *syncJob) {
-	j.files = j.few[:0]
+	clear(j.files)
+	*j = syncJob{files: j.files[:0]}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.sync.running = true

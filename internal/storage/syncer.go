@@ -58,6 +58,7 @@ type Syncer struct {
 	files  files
 	keeper keeper
 	bufs   sync.Pool // *[]byte of scanBuffer bytes, for reading batch headers
+	spare  sync.Pool // *syncJob
 
 	// work is s.run, bound once: a method value allocates.
 	work  func()
@@ -110,6 +111,7 @@ func NewSyncer(c SyncerConfig) *Syncer {
 		s.files.max = defaultOpen
 	}
 	s.bufs.New = func() any { b := make([]byte, scanBuffer); return &b }
+	s.spare.New = func() any { return &syncJob{} }
 	s.work = s.run
 	s.files.opened = s.sweepLater
 	buckets := []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 5}

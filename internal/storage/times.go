@@ -94,7 +94,7 @@ func (l *Log) times(s *segment) (maxTime int64, at model.Offset, err error) {
 	}
 	n := s.times.count
 	l.mu.Unlock()
-	h, err := l.disk.files.acquire(&s.times.slot, l.name(s.base, timeSuffix), 0)
+	h, err := l.acquire(&s.times.slot, s.base, timeSuffix, 0)
 	if err != nil {
 		return noTime, s.base, err
 	}
@@ -122,7 +122,7 @@ func (l *Log) times(s *segment) (maxTime int64, at model.Offset, err error) {
 
 // firstSince finds the segment's first visible record that is not older than ts.
 func (l *Log) firstSince(v view, ts int64, limit model.Offset) (found OffsetTime, ok bool, err error) {
-	h, err := l.disk.files.acquire(&v.s.file, l.name(v.s.base, logSuffix), 0)
+	h, err := l.acquire(&v.s.file, v.s.base, logSuffix, 0)
 	if err != nil {
 		return found, false, err
 	}
@@ -189,7 +189,7 @@ func (l *Log) firstInBatch(h *handle, pos, size, ts int64, start, limit model.Of
 
 // maxBelow is the largest timestamp of the batches that begin below limit.
 func (l *Log) maxBelow(v view, limit model.Offset) (int64, error) {
-	h, err := l.disk.files.acquire(&v.s.file, l.name(v.s.base, logSuffix), 0)
+	h, err := l.acquire(&v.s.file, v.s.base, logSuffix, 0)
 	if err != nil {
 		return noTime, err
 	}

@@ -64,7 +64,7 @@ func (l *Log) truncate(off model.Offset) error {
 	i := l.findLocked(off)
 	s, v := l.segments[i], view{s: l.segments[i], size: l.segments[i].size}
 	l.mu.Unlock()
-	h, err := l.disk.files.acquire(&s.file, l.name(s.base, logSuffix), 0)
+	h, err := l.acquire(&s.file, s.base, logSuffix, 0)
 	if err != nil {
 		return err
 	}
@@ -201,7 +201,7 @@ func (l *Log) cutTables(s *segment, end model.Offset) error {
 
 // cutTable keeps the entries whose key is below end.
 func (l *Log) cutTable(s *segment, t *table, suffix string, size int, key func([]byte) int64, end int64) error {
-	h, err := l.disk.files.acquire(&t.slot, l.name(s.base, suffix), 0)
+	h, err := l.acquire(&t.slot, s.base, suffix, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		l.mu.Lock()
 		for len(t.tail) >= size && key(t.tail[len(t.tail)-size:]) >= end {
@@ -256,7 +256,7 @@ func (l *Log) activate(s *segment) error {
 		l.mu.Unlock()
 		return nil
 	}
-	h, err := l.disk.files.acquire(&s.file, l.name(s.base, logSuffix), 0)
+	h, err := l.acquire(&s.file, s.base, logSuffix, 0)
 	if err != nil {
 		return err
 	}

@@ -77,7 +77,7 @@ func parseTxns(b []byte) ([]AbortedTxn, error) {
 // writeTxns adds entries to the active segment's transaction index; they count
 // once the write they belong to is published. Called by the writer.
 func (l *Log) writeTxns(s *segment, txns []AbortedTxn) error {
-	h, err := l.disk.files.acquire(&s.txns.slot, l.name(s.base, txnSuffix), os.O_CREATE)
+	h, err := l.acquire(&s.txns.slot, s.base, txnSuffix, os.O_CREATE)
 	if err != nil {
 		return err
 	}
@@ -148,7 +148,7 @@ func (l *Log) readTxns(s *segment) ([]AbortedTxn, error) {
 	if n == 0 {
 		return nil, nil
 	}
-	h, err := l.disk.files.acquire(&s.txns.slot, l.name(s.base, txnSuffix), 0)
+	h, err := l.acquire(&s.txns.slot, s.base, txnSuffix, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		l.mu.Lock()
 		s.txns.count = max(s.txns.count, 0)
