@@ -76,9 +76,18 @@ func TestBudgetAdmitsOneLargeChargeAtATimeBesideIt(t *testing.T) {
 		if next.Load() == nil {
 			t.Fatal("the next large charge was not admitted")
 		}
-		b.release(*next.Load())
-		for range 4 {
-			b.release(grant{n: 25})
+		fits, _ := take(b, 40)
+		if fits.Load() != nil {
+			t.Fatal("two large charges are admitted beside the budget")
+		}
+		b.release(grant{n: 25})
+		b.release(grant{n: 25})
+		synctest.Wait()
+		if g := fits.Load(); g == nil || g.side {
+			t.Fatal("a large charge that fits was not admitted within the budget")
+		}
+		for _, g := range []grant{*next.Load(), *fits.Load(), {n: 25}, {n: 25}} {
+			b.release(g)
 		}
 		if used, side := b.Used(); used != 0 || side {
 			t.Fatalf("used %d, side %v", used, side)

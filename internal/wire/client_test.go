@@ -1,8 +1,11 @@
 package wire
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
+	"io"
 	"net"
 	"sync"
 	"testing"
@@ -115,4 +118,78 @@ func TestClientFailsAllCallsWhenTheConnectionBreaks(t *testing.T) {
 	if _, err := c.Do(context.Background(), kmsg.NewPtrMetadataRequest()); !errors.Is(err, ErrBroken) {
 		t.Fatalf("a broken client: got %v, expected %v", err, ErrBroken)
 	}
+}
+
+func TestClientReadsAnswersOfAnySize(t *testing.T) {
+	c := client(t, serve(t, Config{Handler: handlerFunc(func(r *Request) {
+		n := int(binary.BigEndian.Uint32(r.Body))
+		r.Reply(bytes.Repeat([]byte{byte(n)}, n))
+	})}))
+	sizes := []int{0, 1, 300_000, 5, firstFrameBuf, 1 << 20, 1 << 20, 31}
+	for range 2 * smallFrames { // long enough for a large buffer to be given up
+		sizes = append(sizes, 100)
+	}
+	sizes = append(sizes, 2<<20, 7)
+	var wg sync.WaitGroup
+	for _, n := range sizes {
+		wg.Go(func() {
+			err := c.Call(t.Context(), 0, 0, func(dst []byte) []byte {
+				return binary.BigEndian.AppendUint32(dst, uint32(n))
+			}, func(body []byte) error {
+				if want := bytes.Repeat([]byte{byte(n)}, n); !bytes.Equal(body, want) {
+					t.Errorf("answer of %d bytes: got %d bytes, or others", n, len(body))
+				}
+				return nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+		if n == 100 {
+			wg.Wait() // one at a time
+		}
+	}
+	wg.Wait()
+}
+
+func TestClientReturnsTheErrorOfItsReader(t *testing.T) {
+	c := client(t, serve(t, Config{}))
+	bad := errors.New("bad")
+	write := func(dst []byte) []byte { return append(dst, 1) }
+	if err := c.Call(t.Context(), 0, 0, write, func([]byte) error { return bad }); err != bad {
+		t.Fatalf("got %v", err)
+	}
+	if err := c.Call(t.Context(), 0, 0, write, func([]byte) error { return nil }); err != nil {
+		t.Fatalf("the connection is to live on: %v", err)
+	}
+}
+
+// FuzzClient answers requests with any bytes: the calls must end, and the right
+// answer must be told from wrong ones.
+func FuzzClient(f *testing.F) {
+	f.Add([]byte("\x00\x00\x00\x08\x00\x00\x00\x01body"))
+	f.Add([]byte("\x00\x00\x00\x04\x00\x00\x00\x01\x00\x00\x00\x04\x00\x00\x00\x02"))
+	f.Add([]byte("\xff\xff\xff\xff"))
+	f.Add([]byte("\x00\x00\x00\x02\x00\x00"))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		server, nc := net.Pipe()
+		c := NewClient(nc, ClientConfig{MaxFrame: 1 << 16})
+		go io.Copy(io.Discard, server)
+		errs := make(chan error)
+		for range 3 {
+			go func() {
+				errs <- c.Call(context.Background(), 3, 9, func(dst []byte) []byte { return dst }, func([]byte) error { return nil })
+			}()
+		}
+		go func() {
+			server.Write(in)
+			server.Close()
+		}()
+		for range 3 {
+			if err := <-errs; err != nil && !errors.Is(err, ErrBroken) {
+				t.Errorf("got %v", err)
+			}
+		}
+		<-c.Done()
+	})
 }

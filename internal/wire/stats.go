@@ -1,7 +1,7 @@
 package wire
 
 import (
-	"strconv"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -11,42 +11,47 @@ import (
 
 // stats are a listener's metrics, looked up once: counting is an atomic add.
 type stats struct {
+	listener string
 	conns    prometheus.Gauge
 	refused  prometheus.Counter
-	parked   prometheus.Gauge
+	parked   prometheus.Gauge // set by the scan
 	in, out  prometheus.Counter
-	requests [kmsg.MaxKey + 1]prometheus.Counter
-	others   prometheus.Counter // keys that Kafka does not have
+
+	byAPI *prometheus.CounterVec
+	// requests are the children of byAPI by key, made when first used; the last is
+	// for keys that Kafka does not have.
+	requests [kmsg.MaxKey + 2]atomic.Pointer[prometheus.Counter]
 }
 
 func newStats(m *metric.Registry, listener string) *stats {
-	bytes := m.Counter("ottla_wire_bytes_total", "Bytes of requests received and of answers sent.", "listener", "direction")
-	requests := m.Counter("ottla_wire_requests_total", "Requests started.", "listener", "api")
-	s := &stats{
-		conns:   m.Gauge("ottla_wire_connections", "Open connections.", "listener").WithLabelValues(listener),
-		refused: m.Counter("ottla_wire_connections_refused_total", "Connections closed at once because their address had too many.", "listener").WithLabelValues(listener),
-		parked:  m.Gauge("ottla_wire_requests_outstanding", "Requests started and not yet answered, seen every few seconds.", "listener").WithLabelValues(listener),
-		in:      bytes.WithLabelValues(listener, "in"),
-		out:     bytes.WithLabelValues(listener, "out"),
-		others:  requests.WithLabelValues(listener, "other"),
+	bytes := m.Counter("ottla_wire_bytes_total", "Bytes of requests' bodies received and of answers sent.", "listener", "direction")
+	return &stats{
+		listener: listener,
+		conns:    m.Gauge("ottla_wire_connections", "Open connections.", "listener").WithLabelValues(listener),
+		refused:  m.Counter("ottla_wire_connections_refused_total", "Connections closed at once because their address had too many.", "listener").WithLabelValues(listener),
+		parked:   m.Gauge("ottla_wire_requests_outstanding", "Requests started and not yet answered, seen every few seconds.", "listener").WithLabelValues(listener),
+		in:       bytes.WithLabelValues(listener, "in"),
+		out:      bytes.WithLabelValues(listener, "out"),
+		byAPI:    m.Counter("ottla_wire_requests_total", "Requests started.", "listener", "api"),
 	}
-	for key := range s.requests {
-		name := kmsg.NameForKey(int16(key))
-		if name == "" {
-			name = strconv.Itoa(key)
-		}
-		s.requests[key] = requests.WithLabelValues(listener, name)
-	}
-	return s
 }
 
 // request counts one request with a body of n bytes.
 func (s *stats) request(key int16, n int) {
-	if key >= 0 && int(key) < len(s.requests) {
-		s.requests[key].Inc()
-	} else {
-		s.others.Inc()
+	if key < 0 || key > kmsg.MaxKey {
+		key = kmsg.MaxKey + 1
 	}
+	c := s.requests[key].Load()
+	if c == nil {
+		name := kmsg.NameForKey(key)
+		if key > kmsg.MaxKey {
+			name = "other"
+		}
+		child := s.byAPI.WithLabelValues(s.listener, name)
+		c = &child
+		s.requests[key].Store(c)
+	}
+	(*c).Inc()
 	s.in.Add(float64(n))
 }
 
