@@ -163,11 +163,15 @@ func (c *Controller) heartbeat(env Env, req *kmsg.BrokerHeartbeatRequest) Result
 	m := c.moves(env.Image)
 	change := record.NewBrokerRegistrationChangeRecord()
 	change.BrokerID, change.BrokerEpoch = int32(b.ID), int64(b.Epoch)
-	changed, fenced := c.beat(env, b, s, req, m, change, resp)
-	if failed := c.failedDirs(env, b, req.OfflineLogDirs); len(failed) > 0 {
+	failed := failedDirs(b, req.OfflineLogDirs)
+	// A broker without any folder left can do nothing; no record says so but that it
+	// is fenced.
+	fence := req.WantFence || len(failed) > 0 && len(failed) == len(b.Dirs)
+	changed, fenced := c.beat(env, b, s, fence, req.WantShutdown, m, change, resp)
+	if len(failed) > 0 && len(failed) < len(b.Dirs) {
 		m.fail(b.ID, failed)
 		change.LogDirs = slices.DeleteFunc(slices.Clone(b.Dirs), func(d model.UUID) bool { return slices.Contains(failed, d) })
-		changed = changed || len(change.LogDirs) > 0 // an empty list would mean "no change"
+		changed = true
 	}
 	if req.CordonedLogDirs != nil && env.Image.Feature(feature.MetadataVersion) >= feature.MetadataCordoned {
 		dirs := make([]model.UUID, 0, len(req.CordonedLogDirs))
@@ -190,7 +194,7 @@ func (c *Controller) heartbeat(env Env, req *kmsg.BrokerHeartbeatRequest) Result
 
 // beat is the broker's life cycle: it fills in change and m and tells whether
 // change says anything and whether the broker is fenced afterwards.
-func (c *Controller) beat(env Env, b *image.Broker, s *session, req *kmsg.BrokerHeartbeatRequest, m *moves,
+func (c *Controller) beat(env Env, b *image.Broker, s *session, wantFence, wantShutdown bool, m *moves,
 	change *record.BrokerRegistrationChangeRecord, resp *kmsg.BrokerHeartbeatResponse,
 ) (changed, fenced bool) {
 	fence := func() (bool, bool) {
@@ -202,12 +206,12 @@ func (c *Controller) beat(env Env, b *image.Broker, s *session, req *kmsg.Broker
 		return true, true
 	}
 	switch {
-	case req.WantShutdown && (b.Fenced || req.WantFence):
+	case wantShutdown && (b.Fenced || wantFence):
 		resp.ShouldShutdown = true
 		return fence()
-	case req.WantFence:
+	case wantFence:
 		return fence()
-	case req.WantShutdown:
+	case wantShutdown:
 		if !leads(env.Image, b.ID) && (s.shutdown == 0 || s.shutdown <= c.lowestActive(env.Image)) {
 			resp.ShouldShutdown = true
 			return fence()
@@ -219,7 +223,9 @@ func (c *Controller) beat(env Env, b *image.Broker, s *session, req *kmsg.Broker
 		m.remove(b.ID)
 		s.shutdown = env.Next
 		return true, false
-	case b.Fenced && s.caughtUp(s.offset):
+	case b.Fenced && !b.InControlledShutdown && s.caughtUp(s.offset):
+		// A broker that began to leave comes back by registering again: no record says
+		// that it changed its mind.
 		change.Fenced = -1
 		m.add(b.ID)
 		return true, false
@@ -228,7 +234,7 @@ func (c *Controller) beat(env Env, b *image.Broker, s *session, req *kmsg.Broker
 }
 
 // failedDirs are the folders among those reported that count as usable so far.
-func (c *Controller) failedDirs(_ Env, b *image.Broker, offline [][16]byte) []model.UUID {
+func failedDirs(b *image.Broker, offline [][16]byte) []model.UUID {
 	var failed []model.UUID
 	for _, d := range offline {
 		if slices.Contains(b.Dirs, model.UUID(d)) && !slices.Contains(failed, model.UUID(d)) {
@@ -400,13 +406,8 @@ func (c *Controller) assignDir(img *image.Image, b *image.Broker, tp model.Topic
 	g.accept = func(r model.NodeID) bool {
 		return !(offline && r == b.ID) && active(img, r) && (r == b.ID || onlineDir(img, p, r))
 	}
-	if offline {
-		if isr := without(p.ISR, b.ID); len(isr) > 0 || g.elr {
-			g.isr = isr
-		}
-		if c.uncleanAllowed(img, t.Name) {
-			g.election = unclean
-		}
+	if offline && c.uncleanAllowed(img, t.Name) {
+		g.election = unclean
 	}
 	if r := g.record(); r != nil {
 		return r, nil

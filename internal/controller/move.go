@@ -99,16 +99,6 @@ func (m *moves) change(t *image.Topic, id int32, p *image.Partition) *record.Par
 	if m.c.uncleanAllowed(m.img, t.Name) {
 		g.election = unclean
 	}
-	g.isr = make([]model.NodeID, 0, len(p.ISR))
-	for _, r := range p.ISR {
-		if !m.gone[r] && !m.inOffline(p, r) {
-			g.isr = append(g.isr, r)
-		}
-	}
-	if len(g.isr) == 0 && !g.elr {
-		// Nobody is left, and the ISR is the only memory of who may lead: keep it.
-		g.isr = p.ISR
-	}
 	return g.record()
 }
 

@@ -91,6 +91,7 @@ func (g *change) record() *record.PartitionChangeRecord {
 	set := func(f func()) { f(); empty = false }
 
 	g.completeReassignment()
+	g.shrink()
 	g.elect()
 	g.eligible()
 	if g.leader != g.p.Leader {
@@ -100,8 +101,7 @@ func (g *change) record() *record.PartitionChangeRecord {
 		// a replica ends.
 		set(func() { r.Leader = int32(g.leader) })
 	}
-	// Without ELR the last ISR is kept when nobody of it lives: it says who may lead.
-	if !slices.Equal(g.isr, g.p.ISR) && (len(g.isr) > 0 || g.elr) {
+	if !slices.Equal(g.isr, g.p.ISR) {
 		set(func() { r.ISR = ids(g.isr) })
 	}
 	if g.elr {
@@ -151,6 +151,25 @@ func (g *change) completeReassignment() {
 		}
 	}
 	g.replicas, g.isr, g.dirs, g.removing, g.adding = target, isr, dirs, nil, nil
+}
+
+// shrink takes out of the ISR who cannot lead. If nobody is left and eligible
+// leader replicas are off, the ISR stays as it was: it is the only memory of who
+// has all committed records.
+func (g *change) shrink() {
+	live := make([]model.NodeID, 0, len(g.isr))
+	for _, r := range g.isr {
+		if g.accept(r) {
+			live = append(live, r)
+		}
+	}
+	switch {
+	case len(live) > 0 || g.elr:
+		g.isr = live
+	case !subset(g.p.ISR, g.replicas):
+	default:
+		g.isr = g.p.ISR
+	}
 }
 
 // elect chooses the leader in Kafka's order (KAFKA.md 6, "Election order") and
