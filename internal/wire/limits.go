@@ -20,9 +20,8 @@ type LimitsConfig struct {
 // after it in the backlog; one beyond its address's share is closed at once; a
 // rate too high delays accepting. All methods are safe for concurrent use.
 type Limits struct {
-	cfg LimitsConfig
-
 	mu     sync.Mutex
+	cfg    LimitsConfig
 	left   sync.Cond // on mu: a connection has ended, or a server stops
 	count  int
 	byHost map[string]int
@@ -42,8 +41,17 @@ func NewLimits(cfg LimitsConfig) *Limits {
 	return l
 }
 
-// hostLimit is how many connections a host may have.
-func (l *Limits) hostLimit(host string) int {
+// Set changes the limits. Connections that are open stay.
+func (l *Limits) Set(cfg LimitsConfig) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.cfg = cfg
+	l.pace.perSecond = cfg.MaxConnRate
+	l.left.Broadcast()
+}
+
+// hostLimitLocked is how many connections a host may have.
+func (l *Limits) hostLimitLocked(host string) int {
 	if n, ok := l.cfg.PerIPOverrides[host]; ok {
 		return n
 	}
@@ -53,15 +61,16 @@ func (l *Limits) hostLimit(host string) int {
 	return math.MaxInt
 }
 
-// enterHost counts a connection of host unless it has too many.
-func (l *Limits) enterHost(host string) bool {
+// enterHost counts a connection of host unless it has as many as its limit.
+func (l *Limits) enterHost(host string) (limit int, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.byHost[host] >= l.hostLimit(host) {
-		return false
+	limit = l.hostLimitLocked(host)
+	if l.byHost[host] >= limit {
+		return limit, false
 	}
 	l.byHost[host]++
-	return true
+	return limit, true
 }
 
 func (l *Limits) leaveHost(host string) {

@@ -122,6 +122,21 @@ func TestTheBrokersListenerTakesAnotherOnesPlace(t *testing.T) {
 	})
 }
 
+func TestRaisedLimitsLetWaitingConnectionsIn(t *testing.T) {
+	limits := NewLimits(LimitsConfig{MaxConns: 1})
+	bubble(t, Config{Limits: []*Limits{limits}, Opened: func(*Conn) error { return nil }}, func(t *testing.T, s *Server, dial func() net.Conn) {
+		dial()
+		c := dial()
+		send(t, c, frame(0, 0, 1, ""))
+		synctest.Wait()
+		if n := len(s.list()); n != 1 {
+			t.Fatalf("%d connections", n)
+		}
+		limits.Set(LimitsConfig{MaxConns: 2})
+		wantAnswer(t, c, 1)
+	})
+}
+
 func TestAFailedListenerEndsServe(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

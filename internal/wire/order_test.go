@@ -254,9 +254,16 @@ func waitFor(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-func TestSynchronousAnswersAllocateNothing(t *testing.T) {
+func TestAnswersAllocateNothing(t *testing.T) {
 	noise, file := noiseFile(t)
 	raw, _ := file.SyscallConn()
+	late := make(chan *Request, 1)
+	defer close(late)
+	go func() {
+		for r := range late {
+			echo(r)
+		}
+	}()
 	for _, tc := range []struct {
 		name   string
 		answer func(*Request)
@@ -265,6 +272,7 @@ func TestSynchronousAnswersAllocateNothing(t *testing.T) {
 		{"file", func(r *Request) {
 			r.Reply(append(r.Buffer(100), noise[:100]...), FilePart{File: file, Raw: raw, N: 100 << 10})
 		}},
+		{"later", func(r *Request) { late <- r }},
 		{"small file", func(r *Request) { r.Reply(r.Buffer(100), FilePart{Src: file, N: 1000}) }},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -302,12 +302,12 @@ func (s *Server) accept(nc net.Conn) {
 // that it may not live.
 func (s *Server) admit(host string) bool {
 	for i, l := range s.limits {
-		if !l.enterHost(host) {
+		if limit, ok := l.enterHost(host); !ok {
 			for _, l := range s.limits[:i] {
 				l.leaveHost(host)
 			}
 			s.stats.refused.Inc()
-			s.cfg.Log.Info("connection refused: its address has too many", "listener", s.cfg.Name, "address", host, "limit", l.hostLimit(host))
+			s.cfg.Log.Info("connection refused: its address has too many", "listener", s.cfg.Name, "address", host, "limit", limit)
 			return false
 		}
 	}
