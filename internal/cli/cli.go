@@ -66,7 +66,7 @@ func newRoot(h Host) *cobra.Command {
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w\nSee '%s --help'", err, c.CommandPath())}
 	})
-	root.AddCommand(newServe(h), newTopic(h), newProduce(h), newConsume(h), newStorage(h), newVersion(h))
+	root.AddCommand(newServe(h), newTopic(h), newProduce(h), newConsume(h), newStorage(h), newDump(h), newVersion(h))
 	return root
 }
 
