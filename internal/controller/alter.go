@@ -106,7 +106,7 @@ func checkAlter(img *image.Image, b *image.Broker, p *image.Partition, want *kms
 		return kerr.InvalidRequest
 	case want.PartitionEpoch < p.PartitionEpoch:
 		return kerr.InvalidUpdateVersion
-	case !subset(isr, p.Replicas), hasTwice(isr), !slices.Contains(isr, p.Leader):
+	case len(isr) > len(p.Replicas), !subset(isr, p.Replicas), hasTwice(isr), !slices.Contains(isr, p.Leader):
 		return kerr.InvalidRequest
 	case want.LeaderRecoveryState != recovered && want.LeaderRecoveryState != recovering:
 		return kerr.InvalidRequest

@@ -3,6 +3,7 @@ package controller
 import (
 	"fmt"
 	"math"
+	"reflect"
 	"slices"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -95,10 +96,12 @@ func checkDirs(img *image.Image, id model.NodeID, dirs [][16]byte) *kerr.Error {
 	if len(dirs) == 0 {
 		return kerr.InvalidRegistration
 	}
-	for i, d := range dirs {
-		if reservedDir(d) || slices.Contains(dirs[:i], d) {
+	seen := make(map[[16]byte]bool, len(dirs))
+	for _, d := range dirs {
+		if reservedDir(d) || seen[d] {
 			return kerr.InvalidRegistration
 		}
+		seen[d] = true
 	}
 	for b := range img.Brokers() {
 		if b.ID != id && sharesDir(b, dirs) {
@@ -163,15 +166,38 @@ func (c *Controller) heartbeat(env Env, req *kmsg.BrokerHeartbeatRequest) Result
 	m := c.moves(env.Image)
 	change := record.NewBrokerRegistrationChangeRecord()
 	change.BrokerID, change.BrokerEpoch = int32(b.ID), int64(b.Epoch)
+	same := *change
 	failed := failedDirs(b, req.OfflineLogDirs)
 	// A broker without any folder left can do nothing; no record says so but that it
 	// is fenced.
 	fence := req.WantFence || len(failed) > 0 && len(failed) == len(b.Dirs)
-	changed, fenced := c.beat(env, b, s, fence, req.WantShutdown, m, change, resp)
+	resp.IsCaughtUp = s.caughtUp(s.offset)
+	switch c.nextStand(env, b, s, fence, req.WantShutdown) {
+	case stopping:
+		resp.ShouldShutdown = true
+		fallthrough
+	case fenced:
+		if !b.Fenced {
+			change.Fenced = 1
+			m.remove(b.ID)
+		}
+	case leaving:
+		resp.IsFenced = false
+		if !b.InControlledShutdown {
+			change.InControlledShutdown = 1
+			m.remove(b.ID)
+			s.shutdown = env.Next
+		}
+	case unfenced:
+		resp.IsFenced = false
+		if b.Fenced {
+			change.Fenced = -1
+			m.add(b.ID)
+		}
+	}
 	if len(failed) > 0 && len(failed) < len(b.Dirs) {
 		m.fail(b.ID, failed)
 		change.LogDirs = slices.DeleteFunc(slices.Clone(b.Dirs), func(d model.UUID) bool { return slices.Contains(failed, d) })
-		changed = true
 	}
 	if req.CordonedLogDirs != nil && env.Image.Feature(feature.MetadataVersion) >= feature.MetadataCordoned {
 		dirs := make([]model.UUID, 0, len(req.CordonedLogDirs))
@@ -179,58 +205,48 @@ func (c *Controller) heartbeat(env Env, req *kmsg.BrokerHeartbeatRequest) Result
 			dirs = append(dirs, d)
 		}
 		if !slices.Equal(dirs, b.Cordoned) {
-			change.CordonedLogDirs, changed = dirs, true
+			change.CordonedLogDirs = dirs
 		}
 	}
 	var recs []record.Metadata
-	if changed {
+	if !reflect.DeepEqual(*change, same) {
 		recs = append(recs, change)
 	}
-	recs = m.appendTo(recs)
-	resp.IsCaughtUp = s.caughtUp(s.offset)
-	resp.IsFenced = fenced
-	return Result{Records: recs, Response: resp}
+	return Result{Records: m.appendTo(recs), Response: resp}
 }
 
-// beat is the broker's life cycle: it fills in change and m and tells whether
-// change says anything and whether the broker is fenced afterwards.
-func (c *Controller) beat(env Env, b *image.Broker, s *session, wantFence, wantShutdown bool, m *moves,
-	change *record.BrokerRegistrationChangeRecord, resp *kmsg.BrokerHeartbeatResponse,
-) (changed, fenced bool) {
-	fence := func() (bool, bool) {
-		if b.Fenced {
-			return false, true
-		}
-		change.Fenced = 1
-		m.remove(b.ID)
-		return true, true
-	}
+// A stand is where a broker is in its life.
+type stand int8
+
+const (
+	fenced   stand = iota // leads nothing, is not shown to clients
+	unfenced              // takes part
+	leaving               // in controlled shutdown: gives up what it leads
+	stopping              // may end its process, and counts as fenced
+)
+
+// nextStand is a broker's life cycle: where a heartbeat takes it.
+func (c *Controller) nextStand(env Env, b *image.Broker, s *session, wantFence, wantShutdown bool) stand {
 	switch {
 	case wantShutdown && (b.Fenced || wantFence):
-		resp.ShouldShutdown = true
-		return fence()
+		return stopping
 	case wantFence:
-		return fence()
+		return fenced
 	case wantShutdown:
+		// The others must know that it leads nothing before it may go.
 		if !leads(env.Image, b.ID) && (s.shutdown == 0 || s.shutdown <= c.lowestActive(env.Image)) {
-			resp.ShouldShutdown = true
-			return fence()
+			return stopping
 		}
-		if b.InControlledShutdown {
-			return false, false
-		}
-		change.InControlledShutdown = 1
-		m.remove(b.ID)
-		s.shutdown = env.Next
-		return true, false
-	case b.Fenced && !b.InControlledShutdown && s.caughtUp(s.offset):
-		// A broker that began to leave comes back by registering again: no record says
-		// that it changed its mind.
-		change.Fenced = -1
-		m.add(b.ID)
-		return true, false
+		return leaving
+	case b.InControlledShutdown && b.Fenced:
+		// It comes back by registering again: no record says that it changed its mind.
+		return fenced
+	case b.InControlledShutdown:
+		return leaving
+	case b.Fenced && !s.caughtUp(s.offset):
+		return fenced
 	}
-	return false, b.Fenced
+	return unfenced
 }
 
 // failedDirs are the folders among those reported that count as usable so far.
