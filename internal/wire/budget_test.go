@@ -172,3 +172,45 @@ func TestRequestsWaitForTheBudget(t *testing.T) {
 		}
 	})
 }
+
+// What a connection has read ahead is not in the budget: it must be small while
+// others wait.
+func TestWaitingConnectionsHoldLittle(t *testing.T) {
+	var l log
+	const size = 100_000
+	budget := NewBudget(9 * size)
+	s := serve(t, Config{Handler: &l, Budget: budget, MaxParked: 1000})
+	f := frame(0, 0, 1, strings.Repeat("x", size-14))
+	total := func() (held int) {
+		for _, c := range s.list() {
+			if c.rd.in != nil {
+				held += len(c.rd.in.b)
+			}
+		}
+		return held
+	}
+	blocker := dial(t, s)
+	for i := range int32(10) { // the tenth waits
+		f := frame(0, 0, i, strings.Repeat("x", size-14))
+		if _, err := blocker.Write(f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waitFor(t, "the budget's end", func() bool { return budget.Waiting() == 1 })
+	before := total()
+	const conns = 20
+	for range conns {
+		c := dial(t, s)
+		go c.Write(f)
+	}
+	waitFor(t, "all to wait", func() bool { return budget.Waiting() == 1+conns })
+	if held := total() - before; held > conns*1024 {
+		t.Fatalf("%d connections that wait hold %d bytes", conns, held)
+	}
+	s.Close()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, r := range l.kept {
+		r.NoReply()
+	}
+}

@@ -70,15 +70,16 @@ func (rd *reader) shrink(p *pool) {
 	}
 }
 
-// room returns where the next read goes, which is never empty.
-func (rd *reader) room(p *pool) []byte {
+// room returns where the next read goes, which is never empty. tight says that
+// what is read may have to wait: then it is no more than a frame's beginning.
+func (rd *reader) room(p *pool, tight bool) []byte {
 	size, limit := scratchSize, scratchSize
-	if rd.last > scratchSize/2 {
+	switch {
+	case tight || rd.last > guessMax:
 		limit = rd.buffered() + peekSize
-		if rd.last <= guessMax {
-			limit = lengthSize + rd.last + peekSize
-			size = max(size, limit)
-		}
+	case rd.last > scratchSize/2:
+		limit = lengthSize + rd.last + peekSize
+		size = max(size, limit)
 	}
 	switch {
 	case rd.in == nil:
@@ -301,6 +302,12 @@ func (c *Conn) fill() error {
 	return c.readError(err)
 }
 
+// room is where the next read into the scratch buffer goes. While frames wait for
+// the budget, what is read ahead of admission is kept small.
+func (c *Conn) room() []byte {
+	return c.rd.room(&c.srv.pool, c.srv.cfg.Budget.Waiting() > 0)
+}
+
 // readScratch reads into the scratch buffer behind what is buffered.
 func (c *Conn) readScratch() (int, error) {
 	rd := &c.rd
@@ -312,7 +319,7 @@ func (c *Conn) readScratch() (int, error) {
 		return rd.n, rd.err
 	}
 	if rd.buffered() > 0 {
-		return c.nc.Read(rd.room(&c.srv.pool))
+		return c.nc.Read(c.room())
 	}
 	rd.shrink(&c.srv.pool)
 	if rd.wait == nil {
@@ -320,7 +327,7 @@ func (c *Conn) readScratch() (int, error) {
 	}
 	n, err := c.nc.Read(rd.wait)
 	if n > 0 {
-		copy(rd.room(&c.srv.pool), rd.wait[:n])
+		copy(c.room(), rd.wait[:n])
 	}
 	return n, err
 }

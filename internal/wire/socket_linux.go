@@ -29,7 +29,7 @@ func (c *Conn) readSocket(fd uintptr) bool {
 	rd := &c.rd
 	p := rd.dst
 	if p == nil {
-		p = rd.room(&c.srv.pool)
+		p = c.room()
 	}
 	for {
 		rd.n, rd.err = syscall.Read(int(fd), p)
