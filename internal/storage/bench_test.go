@@ -153,16 +153,36 @@ func BenchmarkAppendFloor(b *testing.B) {
 	}
 }
 
-func benchFloor(b *testing.B, fsync bool, size, parts int) {
-	dir := b.TempDir()
-	files, ends := make([]vfs.File, parts), make([]atomic.Int64, parts)
-	for i := range files {
-		f, err := vfs.OS().OpenFile(filepath.Join(dir, fmt.Sprint(i)), os.O_RDWR|os.O_CREATE, 0o644)
+// floorFile grows like a log: a new file after 256 MiB, so that the floor pays for
+// new pages and blocks as well.
+type floorFile struct {
+	mu   sync.Mutex
+	path string
+	n    int
+	f    vfs.File
+	end  int64
+}
+
+func (x *floorFile) place(b *testing.B, n int64) (vfs.File, int64) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.f == nil || x.end+n > 256<<20 {
+		f, err := vfs.OS().OpenFile(fmt.Sprint(x.path, x.n), os.O_RDWR|os.O_CREATE, 0o644)
 		if err != nil {
 			b.Fatal(err)
 		}
-		defer f.Close()
-		files[i] = f
+		b.Cleanup(func() { _ = f.Close() })
+		x.f, x.end, x.n = f, 0, x.n+1
+	}
+	x.end += n
+	return x.f, x.end - n
+}
+
+func benchFloor(b *testing.B, fsync bool, size, parts int) {
+	dir := b.TempDir()
+	files := make([]floorFile, parts)
+	for i := range files {
+		files[i].path = filepath.Join(dir, fmt.Sprint(i, "-"))
 	}
 	b.SetBytes(int64(size))
 	b.ReportAllocs()
@@ -174,15 +194,12 @@ func benchFloor(b *testing.B, fsync bool, size, parts int) {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			f, end, one := files[i%parts], &ends[i%parts], sized(size)
+			one := sized(size)
 			for left.Add(-1) >= 0 {
 				if err := one.Check(); err != nil {
 					b.Error(err)
 				}
-				at := end.Add(int64(len(one))) - int64(len(one))
-				if at > 256<<20 {
-					at %= 256 << 20
-				}
+				f, at := files[i%parts].place(b, int64(len(one)))
 				if _, err := f.WriteAt(one, at); err != nil {
 					b.Error(err)
 				}

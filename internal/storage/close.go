@@ -43,7 +43,9 @@ func (l *Log) rest() error {
 		for _, s := range l.segments {
 			s.index.tail, s.times.tail = nil, nil
 		}
+		spares := l.dropSparesLocked()
 		l.mu.Unlock()
+		closeAll(spares)
 		l.active().doom()
 		return nil
 	})
@@ -83,10 +85,14 @@ func (l *Log) writeOut(final bool) error {
 // it afterwards.
 func (l *Log) retire() {
 	l.alive.Store(false)
-	_ = l.await(context.Background(), l.wantSync(false)) // the last job is over
+	l.jobs.Lock() // jobs that run end; later ones see that the log is closed
+	l.jobs.Unlock()
 	l.disk.unregister(l)
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.sync.served = l.sync.asked
+	l.wakeLocked()
+	closeAll(l.dropSparesLocked())
 	for _, a := range l.aux {
 		a.h.unpin()
 	}

@@ -119,10 +119,10 @@ type Log struct {
 	// syncNext links the log in its Syncer's queue; guarded by Syncer.mu.
 	syncNext *Log
 
-	// jobs is held by a sync job, or by a truncation, for all of its I/O: it is what
-	// keeps the two apart. A job must not see, and make durable, half a truncation
-	// (epochs that are cut for a log that is not). Taken before mu.
-	jobs sync.Mutex
+	// jobs is held by sync jobs (shared) or by a truncation for all of their I/O: it
+	// is what keeps them apart. A job must not see, and make durable, half a
+	// truncation (epochs that are cut for a log that is not). Taken before mu.
+	jobs sync.RWMutex
 
 	// mu guards what follows up to the blank line. Only the writer changes it,
 	// except for the sync fields. Never held across I/O.

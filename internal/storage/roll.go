@@ -100,7 +100,9 @@ func (l *Log) roll(base, last model.Offset) error {
 	if l.sync.rolled == model.NoOffset {
 		l.sync.rolled = old.base
 	}
+	spares := l.dropSparesLocked()
 	l.mu.Unlock()
+	closeAll(spares)
 	if old.size == 0 {
 		l.discard(old)
 	}

@@ -28,10 +28,21 @@ type syncState struct {
 
 	sealed bool // the log was closed in order; all of it is on disk
 
-	queued  bool // a job is in the Syncer's queue or running; at most one
-	running bool // it has begun, so it does not cover what comes now
-	again   bool // another one is needed after it
-	full    bool // the next job also syncs aux files
+	queued bool // a job is in the Syncer's queue; it will cover what comes now
+	again  bool // another one is needed when one that runs has ended
+	full   bool // the next job also syncs aux files
+
+	// running is the number of jobs that have begun. Jobs that only sync the active
+	// segment's data run beside each other, because the journal commits them
+	// together; one that does more runs alone (heavy).
+	running int
+	heavy   bool
+
+	// primary: a job uses the descriptor that writes. Others use spare ones of the
+	// same file: a descriptor reports an error of the disk once, so two syncs of
+	// one could hide it from each other. Spares are of the active segment.
+	primary bool
+	spares  []vfs.File
 
 	epochs bool // the epochs are not all in the checkpoint
 	dir    bool // the log's folder has names that are not on disk
@@ -55,10 +66,15 @@ type syncJob struct {
 
 // syncFile is a segment's file and how much of it is written.
 type syncFile struct {
-	s    *segment
-	h    *handle
-	size int64
+	s     *segment
+	h     *handle
+	size  int64
+	spare vfs.File // to be synced instead of h
+	own   bool     // not h: spare, or one to be opened
 }
+
+// maxFlight is how many jobs of one log run at the same time.
+const maxFlight = 4
 
 // wantSync asks for everything written so far to be made durable; full includes
 // indexes and snapshots. It returns a ticket for await.
@@ -67,14 +83,38 @@ func (l *Log) wantSync(full bool) uint64 {
 	l.sync.asked++
 	ticket := l.sync.asked
 	l.sync.full = l.sync.full || full
-	start := !l.sync.queued
-	l.sync.queued = true
-	l.sync.again = l.sync.running
+	start := l.startLocked()
 	l.mu.Unlock()
 	if start {
 		l.disk.enqueue(l)
 	}
 	return ticket
+}
+
+// startLocked decides whether a job is to be queued for a request; if none can be
+// now, one will be when a running one ends.
+func (l *Log) startLocked() bool {
+	y := &l.sync
+	if y.queued {
+		return false
+	}
+	if y.running > 0 && (y.heavy || y.running >= maxFlight || l.heavyLocked()) {
+		y.again = true
+		return false
+	}
+	y.queued, y.again = true, false
+	return true
+}
+
+// heavyLocked reports whether the next job does more than sync the active
+// segment's data.
+func (l *Log) heavyLocked() bool {
+	y := &l.sync
+	if y.epochs || y.dir || y.fresh || y.full {
+		return true
+	}
+	n := len(l.segments)
+	return n > 1 && l.segments[n-2].dirty != nil
 }
 
 // await waits until the request is served.
@@ -122,13 +162,15 @@ func (l *Log) wakeLocked() {
 	}
 }
 
-// runSync is one job, on a worker of the Syncer. At most one runs per log: two
-// fdatasyncs of one descriptor could hide an error from each other.
+// runSync is one job, on a worker of the Syncer.
 func (l *Log) runSync() {
 	job := l.disk.spare.Get().(*syncJob)
 	defer l.disk.spare.Put(job)
-	l.jobs.Lock()
-	l.takeJob(job)
+	l.jobs.RLock()
+	if !l.takeJob(job) {
+		l.jobs.RUnlock()
+		return
+	}
 	start := time.Now()
 	err := l.disk.Failed()
 	if err == nil {
@@ -138,7 +180,7 @@ func (l *Log) runSync() {
 		l.disk.syncSeconds.Observe(time.Since(start).Seconds())
 	}
 	raised := l.settle(job, err)
-	l.jobs.Unlock()
+	l.jobs.RUnlock()
 	if raised && l.notify != nil {
 		l.notify.Flushed(l, job.end)
 	}
@@ -148,28 +190,46 @@ func (l *Log) runSync() {
 	l.endJob(job, err)
 }
 
-// takeJob collects what there is to sync. Everything it takes is pinned.
-func (l *Log) takeJob(j *syncJob) {
+// takeJob collects what there is to sync. Everything it takes is pinned. It is
+// false if the job must wait for others to end: they were there first, and since
+// it was queued it has become more than they can run beside.
+func (l *Log) takeJob(j *syncJob) bool {
 	clear(j.files)
 	*j = syncJob{files: j.files[:0]}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.sync.running = true
-	j.gen, j.end, j.ticket = l.gen, model.Offset(l.end.Load()), l.sync.asked
+	y := &l.sync
+	y.queued = false
+	if !l.alive.Load() { // its files may have another name by now
+		y.served = y.asked
+		l.wakeLocked()
+		return false
+	}
+	heavy := l.heavyLocked()
+	if heavy && y.running > 0 {
+		y.again = true
+		return false
+	}
+	y.running++
+	y.heavy = heavy
+	j.gen, j.end, j.ticket = l.gen, model.Offset(l.end.Load()), y.asked
 	j.active = l.active().base
 	for i := len(l.segments) - 1; i >= 0; i-- {
 		s := l.segments[i]
 		if s.dirty != nil {
-			j.files = append(j.files, syncFile{s, s.dirty.share(), s.size})
+			j.files = append(j.files, syncFile{s: s, h: s.dirty.share(), size: s.size})
 		} else if i < len(l.segments)-1 {
 			break // segments before it are on disk
 		}
 	}
-	if l.sync.epochs {
+	if !heavy && len(j.files) > 0 {
+		l.pickLocked(&j.files[0])
+	}
+	if y.epochs {
 		j.epochs = append(make([]epochStart, 0, len(l.epochs)), l.epochs...)
 	}
-	j.dir, j.fresh, j.full = l.sync.dir || l.sync.fresh, l.sync.fresh, l.sync.full
-	l.sync.epochs, l.sync.dir, l.sync.fresh, l.sync.full = false, false, false, false
+	j.dir, j.fresh, j.full = y.dir || y.fresh, y.fresh, y.full
+	y.epochs, y.dir, y.fresh, y.full = false, false, false, false
 	if j.full {
 		j.aux, l.aux = l.aux, nil
 		for _, a := range j.aux {
@@ -178,6 +238,66 @@ func (l *Log) takeJob(j *syncJob) {
 			}
 		}
 	}
+	return true
+}
+
+// pickLocked gives a job a descriptor of the active segment that no other uses.
+func (l *Log) pickLocked(f *syncFile) {
+	y := &l.sync
+	if !y.primary {
+		y.primary = true
+		return
+	}
+	f.own = true
+	if n := len(y.spares); n > 0 {
+		f.spare = y.spares[n-1]
+		y.spares[n-1] = nil
+		y.spares = y.spares[:n-1]
+	}
+}
+
+// putBackLocked ends a job's use of its descriptor. It returns one to be closed.
+func (l *Log) putBackLocked(j *syncJob, f *syncFile) (stale vfs.File) {
+	y := &l.sync
+	switch {
+	case y.heavy: // ran alone
+	case !f.own:
+		y.primary = false
+	case f.spare == nil:
+	case f.s == l.active() && l.alive.Load() && l.gen == j.gen:
+		y.spares = append(y.spares, f.spare)
+	default:
+		stale = f.spare
+	}
+	return stale
+}
+
+// dropSparesLocked takes the spare descriptors away; the caller closes them. Jobs
+// that use one close it themselves.
+func (l *Log) dropSparesLocked() []vfs.File {
+	spares := l.sync.spares
+	l.sync.spares = nil
+	return spares
+}
+
+func closeAll(files []vfs.File) {
+	for _, f := range files {
+		_ = f.Close() // nothing was written through it
+	}
+}
+
+// syncOne makes a segment's data durable.
+func (l *Log) syncOne(f *syncFile) error {
+	if !f.own {
+		return f.h.f.Sync()
+	}
+	if f.spare == nil {
+		var err error
+		if f.spare, err = l.disk.fs.OpenFile(l.name(f.s.base, logSuffix), os.O_RDWR, 0); err != nil {
+			return err
+		}
+	}
+	return f.spare.Sync()
 }
 
 // runJob makes data durable, and all that data needs to be found again (D1).
@@ -194,7 +314,7 @@ func (l *Log) runJob(j *syncJob) error {
 		}
 	}
 	for i := len(j.files) - 1; i >= 0; i-- { // oldest first
-		if err := j.files[i].h.f.Sync(); err != nil {
+		if err := l.syncOne(&j.files[i]); err != nil {
 			return err
 		}
 	}
@@ -221,26 +341,32 @@ func (l *Log) syncAux(aux []auxFile) error {
 }
 
 // settle notes what the job's first part achieved, and reports whether the
-// flushed offset was raised. After a truncation it achieved nothing: what it
-// synced may be gone.
+// flushed offset was raised.
 func (l *Log) settle(j *syncJob, err error) (raised bool) {
+	var stale vfs.File
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, f := range j.files {
-		f.h.unpin()
-	}
-	if err != nil || l.disk.failure.Load() != nil || j.gen != l.gen {
-		return false
-	}
-	for _, f := range j.files {
-		f.s.synced = max(f.s.synced, f.size)
-		if f.s.dirty != nil && f.s.synced == f.s.size {
-			f.s.dirty.unpin()
-			f.s.dirty = nil
+	for i := range j.files {
+		if f := l.putBackLocked(j, &j.files[i]); f != nil {
+			stale = f
 		}
+		j.files[i].h.unpin()
 	}
-	l.sync.synced = max(l.sync.synced, j.end)
-	return l.cfg.FlushMessages == 1 && l.raiseLocked(j.end)
+	if err == nil && l.disk.failure.Load() == nil {
+		for _, f := range j.files {
+			f.s.synced = max(f.s.synced, min(f.size, f.s.size))
+			if f.s.dirty != nil && f.s.synced == f.s.size {
+				f.s.dirty.unpin()
+				f.s.dirty = nil
+			}
+		}
+		l.sync.synced = max(l.sync.synced, j.end)
+		raised = l.cfg.FlushMessages == 1 && l.raiseLocked(j.end)
+	}
+	l.mu.Unlock()
+	if stale != nil {
+		closeAll([]vfs.File{stale})
+	}
+	return raised
 }
 
 // endJob ends the job and starts the next one if it is wanted.
@@ -249,22 +375,22 @@ func (l *Log) endJob(j *syncJob, err error) {
 		a.h.unpin()
 	}
 	l.mu.Lock()
+	y := &l.sync
 	if j.full && err == nil && j.gen == l.gen {
-		l.sync.rolled = model.NoOffset
+		y.rolled = model.NoOffset
 		if now := l.active().base; now != j.active {
-			l.sync.rolled = j.active // rolled meanwhile
+			y.rolled = j.active // rolled meanwhile
 		}
+	} else if j.full && err == nil {
+		y.full, y.again = true, true // the segments changed meanwhile
 	}
-	if j.gen != l.gen && err == nil {
-		l.sync.again = true
-	} else {
-		l.sync.served = max(l.sync.served, j.ticket)
-	}
-	again := l.sync.again
-	l.sync.again, l.sync.running, l.sync.queued = false, false, again
+	y.served = max(y.served, j.ticket)
+	y.running--
+	y.heavy = false
+	start := y.again && l.startLocked()
 	l.wakeLocked()
 	l.mu.Unlock()
-	if again {
+	if start {
 		l.disk.enqueue(l)
 	}
 }

@@ -59,6 +59,10 @@ func (l *Log) finish(err error) error {
 func (l *Log) truncate(off model.Offset) error {
 	l.jobs.Lock()
 	defer l.jobs.Unlock()
+	l.mu.Lock()
+	spares := l.dropSparesLocked()
+	l.mu.Unlock()
+	closeAll(spares)
 	// Where the cut is: the start of the batch that holds off.
 	l.mu.Lock()
 	i := l.findLocked(off)
@@ -315,6 +319,10 @@ func (l *Log) rewind(end model.Offset) error {
 func (l *Log) reset(start model.Offset) error {
 	l.jobs.Lock()
 	defer l.jobs.Unlock()
+	l.mu.Lock()
+	spares := l.dropSparesLocked()
+	l.mu.Unlock()
+	closeAll(spares)
 	if err := l.release(l.active()); err != nil {
 		return err
 	}
