@@ -69,7 +69,8 @@ func (w *writer) take() []job {
 	return jobs
 }
 
-// run works until ctx ends. What was submitted before is done first.
+// run works until ctx ends. What was submitted before is done first, though no
+// longer than the disk has room.
 func (w *writer) run(ctx context.Context) error {
 	for {
 		jobs := w.take()
@@ -82,7 +83,7 @@ func (w *writer) run(ctx context.Context) error {
 		select {
 		case <-w.ready:
 		case <-ctx.Done():
-			return nil
+			return w.do(ctx, w.take())
 		}
 	}
 }
