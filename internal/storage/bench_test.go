@@ -229,7 +229,7 @@ func BenchmarkRead(b *testing.B) {
 			for l.Size() < 200<<20 {
 				lead(b, l, sized(4<<10))
 			}
-			buf := make([]byte, most)
+			buf := make([]byte, max(most, 8<<10))
 			from := model.Offset(0)
 			b.SetBytes(most)
 			b.ReportAllocs()
@@ -310,4 +310,33 @@ func TestSteadyAppendsDoNotAllocate(t *testing.T) {
 func produced3(b batch.Batch, seq int32) batch.Batch {
 	b[53], b[54], b[55], b[56] = byte(seq>>24), byte(seq>>16), byte(seq>>8), byte(seq)
 	return b
+}
+
+// A fetch must not feed the garbage collector either, whether it goes on where the
+// last one stopped or begins anywhere.
+func TestReadsDoNotAllocate(t *testing.T) {
+	c := folderConfig(vfs.OS())
+	c.Path = filepath.Join(t.TempDir(), "data")
+	f, err := OpenFolder(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close(-1)
+	l := openPart(t, f, LogConfig{FlushMessages: Never, SegmentBytes: 1 << 20})
+	for range 4000 {
+		lead(t, l, plain(10, 1, "value"))
+	}
+	from, buf := model.Offset(0), make([]byte, 4<<10)
+	n := testing.AllocsPerRun(1000, func() {
+		from = (from + 7919) % l.EndOffset()
+		c, err := l.Read(from, l.EndOffset()-3, int64(len(buf)), true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = c.ReadAt(buf, 0)
+		c.Close()
+	})
+	if n >= 1 {
+		t.Errorf("%v allocations per read", n)
+	}
 }

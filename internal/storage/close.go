@@ -56,7 +56,8 @@ func (l *Log) rest() error {
 func (l *Log) writeOut(final bool) error {
 	s := l.active()
 	l.mu.Lock()
-	busy := l.writer != nil || s.dirty != nil || l.sync.synced < l.EndOffset() || l.sync.epochs || len(l.aux) > 0
+	busy := l.writer != nil || s.dirty != nil || l.sync.synced < l.EndOffset() || l.sync.epochs || len(l.aux) > 0 ||
+		final && s.maxTime > s.lastTime // recovery leaves the last time entry out
 	l.mu.Unlock()
 	if !busy && (!final || l.noProducers || l.snapshot >= l.EndOffset() || s.size == 0) {
 		return nil

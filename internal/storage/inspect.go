@@ -139,7 +139,7 @@ func (b *BatchAt) Load(max int64) (batch.Batch, error) {
 
 // What damage to a segment means.
 const (
-	meansRefused = "consumers get CORRUPT_MESSAGE for it, and a recovery after an unclean stop cuts the log here"
+	meansRefused = "consumers refuse it, and a recovery after an unclean stop cuts the log here"
 	meansCut     = "nothing after it can be found, and a recovery after an unclean stop cuts the log here"
 	meansTail    = "a running node may be writing it, or a crash or a full disk cut it off; a recovery cuts the log here"
 	meansOrder   = "the log was put together from files that do not belong together, or written to by two nodes"

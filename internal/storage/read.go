@@ -198,9 +198,9 @@ func (l *Log) readSegment(v view, from, limit model.Offset, maxBytes int64, minO
 			return Chunk{}, err
 		}
 	}
-	n := stop - pos
+	n, next := stop-pos, min(limit, v.next)
 	if n > maxBytes {
-		if n, err = cut(h, pos, n, maxBytes, minOne); err != nil {
+		if n, next, err = l.cut(h, pos, n, maxBytes, minOne); err != nil {
 			h.unpin()
 			return Chunk{}, err
 		}
@@ -209,28 +209,34 @@ func (l *Log) readSegment(v view, from, limit model.Offset, maxBytes int64, minO
 		h.unpin()
 		return Chunk{}, nil
 	}
-	if n == stop-pos { // the reader will come back for what follows
+	if next != model.NoOffset { // the reader will come back for what follows
 		l.mu.Lock()
-		l.hintLocked(hint{min(limit, v.next), stop, v.s})
+		l.hintLocked(hint{next, pos + n, v.s})
 		l.mu.Unlock()
 	}
 	return Chunk{h: h, off: pos, n: n}, nil
 }
 
-// cut shortens n bytes at pos to maxBytes, but with minOne not below the first batch.
-func cut(h *handle, pos, n, maxBytes int64, minOne bool) (int64, error) {
+// cut shortens n bytes at pos to maxBytes, but with minOne not below the first
+// batch. next is the offset after that batch if the result is just that.
+func (l *Log) cut(h *handle, pos, n, maxBytes int64, minOne bool) (shorter int64, next model.Offset, err error) {
 	if !minOne {
-		return max(maxBytes, 0), nil
+		return max(maxBytes, 0), model.NoOffset, nil
 	}
-	var head [17]byte
-	if _, err := h.f.ReadAt(head[:], pos); err != nil {
-		return 0, err
+	buf := l.disk.bufs.Get().(*[]byte)
+	defer l.disk.bufs.Put(buf)
+	head := (*buf)[:batch.HeaderSize]
+	if _, err := h.f.ReadAt(head, pos); err != nil {
+		return 0, 0, err
 	}
-	size, err := batch.Peek(head[:])
+	size, err := batch.Peek(head)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	return min(n, max(maxBytes, int64(size))), nil
+	if int64(size) < maxBytes {
+		return maxBytes, model.NoOffset, nil
+	}
+	return min(n, int64(size)), batch.Batch(head).NextOffset(), nil
 }
 
 // locate finds where the batch begins that holds offset, or the first one after
@@ -263,12 +269,14 @@ func (l *Log) locate(v view, h *handle, offset model.Offset) (int64, error) {
 // indexed is a position from which to look for offset, by the index: that of a
 // batch that ends at offset or before it.
 func (l *Log) indexed(v view, offset model.Offset) (int64, error) {
-	var e [indexEntry]byte
-	ok, err := l.lookup(v.s, &v.s.index, indexSuffix, indexEntry, indexOffset, int64(offset-v.s.base), e[:])
+	buf := l.disk.bufs.Get().(*[]byte)
+	defer l.disk.bufs.Put(buf)
+	e := (*buf)[:indexEntry]
+	ok, err := l.lookup(v.s, &v.s.index, indexSuffix, indexEntry, indexOffset, int64(offset-v.s.base), e)
 	if err != nil || !ok {
 		return 0, err
 	}
-	pos := indexPos(e[:])
+	pos := indexPos(e)
 	if pos < 0 || pos > v.size {
 		return 0, fmt.Errorf("%w: index of segment %d points to %d of %d bytes", errCorrupt, v.s.base, pos, v.size)
 	}
