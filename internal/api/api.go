@@ -13,7 +13,6 @@ package api
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -90,8 +89,13 @@ func NewServer(cfg Config) *Server {
 	return s
 }
 
-// Close makes handlers that wait give up.
-func (s *Server) Close() { s.cancel() }
+// Close makes handlers and long polls that wait give up and answer.
+func (s *Server) Close() {
+	s.cancel()
+	if s.cfg.Broker != nil {
+		s.cfg.Broker.WakePolls()
+	}
+}
 
 func (s *Server) listener() listener {
 	if s.cfg.OnController {
@@ -171,5 +175,3 @@ func (c call) reply(resp kmsg.Response) {
 
 // image is the metadata that this answer is made from.
 func (c call) image() *image.Image { return c.s.cfg.Image() }
-
-var errNoController = errors.New("the controller did not answer")

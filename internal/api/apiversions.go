@@ -33,6 +33,7 @@ func (c call) apiVersions() {
 	case c.Version >= 5 && c.misrouted(req) != nil:
 		resp.ErrorCode = c.misrouted(req).Code
 	default:
+		c.Conn().SetSoftware(req.ClientSoftwareName, req.ClientSoftwareVersion)
 		c.s.fillAPIs(resp)
 		fillFeatures(resp, c.image(), c.Version)
 	}

@@ -116,7 +116,7 @@ func (f *fetch) look() {
 	for {
 		bytes, urgent := f.read()
 		wait := time.Until(f.deadline)
-		if urgent || bytes >= int64(f.ask.minBytes) || wait <= 0 || len(f.items) == 0 {
+		if urgent || bytes >= int64(f.ask.minBytes) || wait <= 0 || len(f.items) == 0 || f.s.ctx.Err() != nil {
 			f.respond()
 			return
 		}
@@ -181,6 +181,9 @@ func (f *fetch) park(wait time.Duration) bool {
 	for i := range f.items {
 		it := &f.items[i]
 		it.where.Park(poll, it.slice.High)
+	}
+	if f.s.ctx.Err() != nil && poll.Cancel() { // closed while parking: nobody will wake us
+		f.turn.Add(1)
 	}
 	if f.turn.Add(1) == 1 {
 		return true

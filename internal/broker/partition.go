@@ -146,6 +146,10 @@ func (p *Partition) setRole(r *Role, minISR int) error {
 	}
 	r.Leading = r.Leader == p.self
 	p.mu.Lock()
+	if p.role.Load().Dead != nil { // retired meanwhile
+		p.mu.Unlock()
+		return nil
+	}
 	switch {
 	case sameTerm:
 		p.lead.SetISR(r.Replicas, r.ISR, minISR)

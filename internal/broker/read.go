@@ -119,6 +119,23 @@ func (p *Partition) Park(poll *Poll, sawHigh model.Offset) {
 	}
 }
 
+// WakePolls ends the waiting of every parked fetch, so that a node can stop
+// without waiting for them.
+func (b *Broker) WakePolls() {
+	b.topics.Load().byName.Scan(func(_ string, t *Topic) bool {
+		for _, p := range *t.parts.Load() {
+			if p == nil {
+				continue
+			}
+			p.mu.Lock()
+			fire := p.takePollsLocked()
+			p.mu.Unlock()
+			firePolls(fire)
+		}
+		return true
+	})
+}
+
 // Unpark takes the poll out. It may still be in the middle of firing.
 func (p *Partition) Unpark(poll *Poll) {
 	p.mu.Lock()

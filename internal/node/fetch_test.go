@@ -168,3 +168,23 @@ func TestLargeFetchGoesByFile(t *testing.T) {
 		}
 	}
 }
+
+func TestStoppingDoesNotWaitForLongPolls(t *testing.T) {
+	f := start(t, nil, nil)
+	c := f.dial()
+	id := c.create("t", 1)
+	req := fetchRequest("t", id, 0)
+	req.MaxWaitMillis, req.Version = 600000, 13
+	raw := f.raw()
+	raw.send(1, req, 13)
+	raw2 := f.raw() // its answer shows that the poll of raw has arrived, as both go through the node
+	raw2.send(2, fetchRequest("t", id, 0), 13)
+	raw2.receive(2, kmsg.NewPtrFetchResponse(), 13)
+	f.stop()
+	resp := kmsg.NewPtrFetchResponse()
+	raw.receive(1, resp, 13)
+	// The broker gives up its leaderships before it stops.
+	if code := one(resp).ErrorCode; code != 0 && code != kerr.NotLeaderForPartition.Code {
+		t.Fatalf("error %d", code)
+	}
+}
