@@ -67,19 +67,22 @@ func bindError(key, value string, err error) error {
 // start serves the port's connections until close.
 func (p *port) start(n *Node) {
 	s := n.cfg.Settings
+	limits := n.limits[0]
+	if p.controller {
+		limits = n.limits[1]
+	}
 	p.wire = wire.NewServer(wire.Config{
-		Listener:       p.socket,
-		Name:           p.Name,
-		Handler:        p.api,
-		Log:            n.cfg.Log,
-		Metrics:        n.metrics,
-		MaxFrame:       s.Int(config.SocketRequestMaxBytes),
-		MaxRequest:     p.api.MaxRequest,
-		Budget:         n.budget,
-		MaxConns:       int(s.Int(config.MaxConnections)),
-		MaxConnsPerIP:  int(s.Int(config.MaxConnectionsPerIP)),
-		PerIPOverrides: s.PerIPOverrides(),
-		IdleTimeout:    time.Duration(s.Long(config.ConnectionsMaxIdleMs)) * time.Millisecond,
+		Listener:    p.socket,
+		Name:        p.Name,
+		Handler:     p.api,
+		Log:         n.cfg.Log,
+		Metrics:     n.metrics,
+		MaxFrame:    s.Int(config.SocketRequestMaxBytes),
+		MaxRequest:  p.api.MaxRequest,
+		Budget:      n.budget,
+		Limits:      []*wire.Limits{limits},
+		Protected:   p.Name == s.InterBroker() && len(s.BrokerListeners()) > 1,
+		IdleTimeout: time.Duration(s.Long(config.ConnectionsMaxIdleMs)) * time.Millisecond,
 	})
 	p.done = make(chan struct{})
 	go func() {

@@ -65,7 +65,8 @@ type Node struct {
 	meta      *storage.Folder   // metadata.log.dir; one of folders, or by itself
 	ports     []*port
 	http      *httpServer
-	budget    *wire.Budget // of all ports together
+	budget    *wire.Budget    // of all ports together
+	limits    [2]*wire.Limits // of the broker's ports together, of the controller's
 	quorum    *quorum.Quorum
 	link      *link.Link
 	broker    *broker.Broker
@@ -84,6 +85,13 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 	n.defaults()
 	s := cfg.Settings
 	n.budget = wire.NewBudget(requestBudget(s))
+	for i := range n.limits {
+		n.limits[i] = wire.NewLimits(wire.LimitsConfig{
+			MaxConns:       int(s.Int(config.MaxConnections)),
+			MaxConnsPerIP:  int(s.Int(config.MaxConnectionsPerIP)),
+			PerIPOverrides: s.PerIPOverrides(),
+		})
+	}
 	if !s.IsBroker() || !s.IsController() {
 		return nil, errors.New("process.roles: only broker,controller together is supported: a node that is one of them alone needs a cluster, which is not there yet")
 	}
