@@ -34,7 +34,10 @@ func newConsume(h Host) *cobra.Command {
 		Short:   "Print the records of a topic",
 		Long:    consumeLong,
 		Example: "  ottla consume hello --end\n  ottla consume orders --from latest --format '%p/%o %k: %v\\n'\n  ottla consume orders --from 2026-11-01T00:00:00Z -n 10",
-		Args:    cobra.ExactArgs(1),
+		Args:    arguments(1, 1),
+
+		ValidArgsFunction: c.completeTopics(1),
+
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.explain(consume(cmd.Context(), h, c, args[0], f))
 		},
@@ -107,17 +110,31 @@ func (f *consumeFlags) spans(ctx context.Context, c *cluster, adm *kadm.Client, 
 		out[p] = span{begin(p, starts[p], e), e}
 	}
 	if len(f.partitions) == 0 {
-		return out, nil
+		return out, f.reach(topic, out)
 	}
 	some := make(map[int32]span)
 	for _, p := range f.partitions {
 		s, ok := out[p]
 		if !ok {
-			return nil, fmt.Errorf("%s has no partition %d, only 0 to %d", topic, p, len(out)-1)
+			return nil, noPartition(topic, p, len(out))
 		}
 		some[p] = s
 	}
-	return some, nil
+	return some, f.reach(topic, some)
+}
+
+// reach finds an offset in --from that no partition has reached. In a partition
+// that is shorter than others consuming begins at its end.
+func (f *consumeFlags) reach(topic string, spans map[int32]span) error {
+	var end int64
+	for p, s := range spans {
+		end = max(end, s.end)
+		spans[p] = span{min(s.begin, s.end), s.end}
+	}
+	if n, err := strconv.ParseInt(f.from, 10, 64); err == nil && n > end {
+		return fmt.Errorf("--from %d: topic %s ends before offset %d", n, topic, end)
+	}
+	return nil
 }
 
 // begin turns --from into the offset for a partition with this start and end.
@@ -158,7 +175,7 @@ func listOffsets(ctx context.Context, list func(context.Context, ...string) (kad
 		err = listed.Error()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", topic, err)
+		return nil, about(topic, err)
 	}
 	out := make(map[int32]int64)
 	listed.Each(func(o kadm.ListedOffset) { out[o.Partition] = o.Offset })
@@ -168,25 +185,25 @@ func listOffsets(ctx context.Context, list func(context.Context, ...string) (kad
 func (f *consumeFlags) print(ctx context.Context, h Host, client *kgo.Client, format *kgo.RecordFormatter, spans map[int32]span) error {
 	out := bufio.NewWriterSize(h.Out, 64<<10)
 	defer out.Flush()
-	left := len(spans) // partitions that have not reached their end
-	for _, s := range spans {
-		if s.begin >= s.end {
-			left--
+	left := make(map[int32]bool) // partitions that have not reached their end
+	for p, s := range spans {
+		if s.begin < s.end {
+			left[p] = true
 		}
 	}
 	var line []byte
-	for n := 0; !f.end || left > 0; {
+	for n := 0; !f.end || len(left) > 0; {
 		fetches := client.PollFetches(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
 		for _, e := range fetches.Errors() {
-			return fmt.Errorf("%s partition %d: %w", e.Topic, e.Partition, e.Err)
+			return about(fmt.Sprintf("%s, partition %d", e.Topic, e.Partition), e.Err)
 		}
 		for r := range fetches.RecordsAll() {
 			end := spans[r.Partition].end
-			if r.Offset == end-1 {
-				left--
+			if r.Offset >= end-1 { // the last one itself may be compacted away
+				delete(left, r.Partition)
 			}
 			if r.Attrs.IsControl() || f.end && r.Offset >= end {
 				continue

@@ -44,7 +44,7 @@ func newDump(h Host) *cobra.Command {
 		Example: `  ottla dump ottla-data/hello-0/00000000000000000000.log --records
   ottla dump ottla-data/__cluster_metadata-0
   ottla dump --verify ottla-data >/dev/null && echo sound`,
-		Args: cobra.MinimumNArgs(1),
+		Args: arguments(1, -1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			d, err := newDumper(h, f)
 			if err != nil {

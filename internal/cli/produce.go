@@ -9,13 +9,16 @@ import (
 	"sync/atomic"
 
 	"github.com/spf13/cobra"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 const produceLong = `Reads records from standard input and writes them to a topic, a line each.
 
---format says how the input is read: %v value, %k key, %h headers, %p partition,
-with sizes (%V{4}%v) and delimiters as in '%k\t%v\n'.`
+--format says how the input is read: %v value, %k key, with what stands between them,
+as in '%k\t%v\n'; or with sizes before them, as in '%K{big32}%k%V{big32}%v'.
+
+A topic that is not there is made if the cluster allows it (auto.create.topics.enable).`
 
 type produceFlags struct {
 	format, key, compression, acks string
@@ -31,7 +34,10 @@ func newProduce(h Host) *cobra.Command {
 		Short:   "Write records from standard input to a topic",
 		Long:    produceLong,
 		Example: "  echo 'Hello, Kafka' | ottla produce hello\n  ottla produce orders --format '%k=%v\\n' <orders.txt",
-		Args:    cobra.ExactArgs(1),
+		Args:    arguments(1, 1),
+
+		ValidArgsFunction: c.completeTopics(1),
+
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.explain(produce(cmd.Context(), h, c, args[0], f))
 		},
@@ -50,7 +56,7 @@ func (f *produceFlags) options(topic string) ([]kgo.Opt, error) {
 	if err := checkCodec(f.compression); err != nil {
 		return nil, err
 	}
-	opts := []kgo.Opt{kgo.DefaultProduceTopic(topic), kgo.ProducerBatchCompression(map[string]kgo.CompressionCodec{
+	opts := []kgo.Opt{kgo.DefaultProduceTopic(topic), kgo.AllowAutoTopicCreation(), kgo.ProducerBatchCompression(map[string]kgo.CompressionCodec{
 		"none": kgo.NoCompression(), "gzip": kgo.GzipCompression(), "snappy": kgo.SnappyCompression(), "lz4": kgo.Lz4Compression(), "zstd": kgo.ZstdCompression(),
 	}[f.compression])}
 	switch f.acks {
@@ -112,9 +118,28 @@ func produce(ctx context.Context, h Host, c *cluster, topic string, f produceFla
 		return err
 	}
 	if err := first.Load(); err != nil {
-		return fmt.Errorf("%s: %w", topic, *err)
+		return f.explain(ctx, client, topic, *err)
 	}
 	return nil
+}
+
+// explain puts into words why a record was refused.
+func (f *produceFlags) explain(ctx context.Context, client *kgo.Client, topic string, err error) error {
+	if f.partition < 0 {
+		return about(topic, err)
+	}
+	topics, lerr := kadm.NewClient(client).ListTopics(ctx, topic)
+	if n := len(topics[topic].Partitions); lerr == nil && n > 0 && int(f.partition) >= n {
+		return noPartition(topic, f.partition, n)
+	}
+	return about(topic, err)
+}
+
+func noPartition(topic string, p int32, n int) error {
+	if n == 1 {
+		return fmt.Errorf("topic %s has no partition %d, only 0", topic, p)
+	}
+	return fmt.Errorf("topic %s has no partition %d, only 0 to %d", topic, p, n-1)
 }
 
 func headers(kvs []string) ([]kgo.RecordHeader, error) {

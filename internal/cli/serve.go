@@ -36,7 +36,7 @@ func newServe(h Host) *cobra.Command {
 		Example: `  ottla serve
   ottla serve server.properties
   ottla serve --set listeners=PLAINTEXT://127.0.0.1:19092,CONTROLLER://127.0.0.1:19093`,
-		Args: cobra.MaximumNArgs(1),
+		Args: arguments(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			log := slog.New(slog.NewTextHandler(h.Err, &slog.HandlerOptions{Level: level}))
 			s, err := loadSettings(args, set, log)
@@ -58,7 +58,7 @@ func loadSettings(args, set []string, log *slog.Logger) (*config.Config, error) 
 	if len(args) == 1 {
 		text, err := os.ReadFile(args[0])
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("configuration: %w", err)
 		}
 		if props, err = config.ParseProperties(text); err != nil {
 			return nil, fmt.Errorf("%s: %w", args[0], err)
@@ -74,6 +74,10 @@ func loadSettings(args, set []string, log *slog.Logger) (*config.Config, error) 
 		}
 		key = strings.TrimSpace(key)
 		props[key], given[key] = strings.TrimSpace(value), true
+	}
+	props, err := config.Resolve(props, config.Sources{Env: os.LookupEnv, ReadFile: os.ReadFile})
+	if err != nil {
+		return nil, err
 	}
 	s, warnings, err := config.Load(props)
 	for _, w := range warnings {

@@ -19,11 +19,11 @@ import (
 )
 
 func newStorage(h Host) *cobra.Command {
-	cmd := &cobra.Command{
+	cmd := group(&cobra.Command{
 		Use:   "storage",
 		Short: "Prepare and inspect the folders of a node",
 		Long:  "Prepares and inspects the folders of a node, like kafka-storage. A single node does not\nneed it: `ottla serve` formats empty folders by itself.",
-	}
+	})
 	cmd.AddCommand(newStorageFormat(h), newStorageInfo(h), newStorageRandom(h))
 	return cmd
 }
@@ -32,7 +32,7 @@ func newStorageRandom(h Host) *cobra.Command {
 	return &cobra.Command{
 		Use:   "random-uuid",
 		Short: "Print a new random id, for a cluster for example",
-		Args:  cobra.NoArgs,
+		Args:  arguments(0, 0),
 		Run:   func(*cobra.Command, []string) { fmt.Fprintln(h.Out, model.RandomUUID(randomUint64)) },
 	}
 }
@@ -47,10 +47,15 @@ func newStorageFormat(h Host) *cobra.Command {
 	var file, cluster string
 	var ignore bool
 	cmd := &cobra.Command{
-		Use:   "format",
-		Short: "Give the empty folders of a node their identity",
-		Args:  cobra.NoArgs,
+		Use:     "format",
+		Short:   "Give the empty folders of a node their identity",
+		Long:    "Gives the empty folders of a node their identity: the cluster's id, the node's and one\nof their own. A folder that has a file in it is never formatted.",
+		Example: `  ottla storage format --config server.properties --cluster-id $(ottla storage random-uuid)`,
+		Args:    arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if cluster == "" {
+				return usageError{errors.New("--cluster-id is missing; `ottla storage random-uuid` makes one")}
+			}
 			s, err := storageSettings(file)
 			if err != nil {
 				return err
@@ -66,7 +71,6 @@ func newStorageFormat(h Host) *cobra.Command {
 	cmd.Flags().StringVarP(&cluster, "cluster-id", "t", "", "id of the cluster")
 	cmd.Flags().BoolVarP(&ignore, "ignore-formatted", "g", false, "leave folders that are formatted already as they are")
 	cmd.Flags().Bool("standalone", false, "accepted for kafka-storage's sake: a single controller is always standalone")
-	_ = cmd.MarkFlagRequired("cluster-id")
 	return cmd
 }
 
@@ -104,7 +108,7 @@ func newStorageInfo(h Host) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "info",
 		Short: "Show what the folders of a node say of themselves",
-		Args:  cobra.NoArgs,
+		Args:  arguments(0, 0),
 		RunE: func(*cobra.Command, []string) error {
 			s, err := storageSettings(file)
 			if err != nil {

@@ -17,7 +17,12 @@ import (
 
 func newTopic(h Host) *cobra.Command {
 	c := new(cluster)
-	cmd := &cobra.Command{Use: "topic", Short: "Create, list, describe and delete topics"}
+	cmd := group(&cobra.Command{
+		Use:   "topic",
+		Short: "Create, list, describe and delete topics",
+		Long: "Creates, lists, describes and deletes topics.\n\n" +
+			"On a terminal lists are tables; in a pipe they are lines of fields separated by tabs,\nwithout a header.",
+	})
 	c.flags(cmd)
 	cmd.AddCommand(newTopicCreate(h, c), newTopicList(h, c), newTopicDescribe(h, c), newTopicDelete(h, c))
 	return cmd
@@ -44,7 +49,7 @@ func newTopicCreate(h Host, c *cluster) *cobra.Command {
 		Use:     "create TOPIC…",
 		Short:   "Create topics",
 		Example: "  ottla topic create orders --partitions 6 --config retention.ms=86400000",
-		Args:    cobra.MinimumNArgs(1),
+		Args:    arguments(1, -1),
 		RunE: func(cmd *cobra.Command, names []string) error {
 			settings, err := pairs(configs)
 			if err != nil {
@@ -59,11 +64,11 @@ func newTopicCreate(h Host, c *cluster) *cobra.Command {
 				for _, r := range resp.Sorted() {
 					switch {
 					case r.Err == nil:
-						fmt.Fprintf(h.Out, "created %s: %d partitions, replication factor %d, id %s\n", r.Topic, r.NumPartitions, r.ReplicationFactor, model.UUID(r.ID))
+						fmt.Fprintf(h.Out, "created %s: %s, replication factor %d, id %s\n", r.Topic, count(int64(r.NumPartitions), "partition", "partitions"), r.ReplicationFactor, model.UUID(r.ID))
 					case lenient && errors.Is(r.Err, kerr.TopicAlreadyExists):
 						fmt.Fprintf(h.Out, "%s exists\n", r.Topic)
 					default:
-						errs = append(errs, fmt.Errorf("%s: %w", r.Topic, reason(r.Err, r.ErrMessage)))
+						errs = append(errs, notCreated(r.Topic, reason(r.Err, r.ErrMessage)))
 					}
 				}
 				return errors.Join(errs...)
@@ -77,13 +82,29 @@ func newTopicCreate(h Host, c *cluster) *cobra.Command {
 	return cmd
 }
 
-// reason prefers the broker's own words.
+func notCreated(topic string, err error) error {
+	if errors.Is(err, kerr.TopicAlreadyExists) {
+		return fmt.Errorf("topic %s exists already; with --if-not-exists that is no error", topic)
+	}
+	return fmt.Errorf("topic %s: %w", topic, err)
+}
+
+// reason is a code with the broker's own words, where it has any.
 func reason(err error, message string) error {
 	if message == "" {
 		return err
 	}
-	return errors.New(message)
+	return brokerError{err, message}
 }
+
+// brokerError reads as the broker's message and is the error of its code.
+type brokerError struct {
+	code    error
+	message string
+}
+
+func (e brokerError) Error() string { return e.message }
+func (e brokerError) Unwrap() error { return e.code }
 
 func pairs(kvs []string) (map[string]*string, error) {
 	out := make(map[string]*string, len(kvs))
@@ -103,7 +124,7 @@ func newTopicList(h Host, c *cluster) *cobra.Command {
 		Use:     "list",
 		Aliases: []string{"ls"},
 		Short:   "List topics",
-		Args:    cobra.NoArgs,
+		Args:    arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return c.admin(cmd.Context(), func(ctx context.Context, adm *kadm.Client) error {
 				topics, err := adm.ListTopicsWithInternal(ctx)
@@ -128,8 +149,12 @@ func newTopicList(h Host, c *cluster) *cobra.Command {
 
 func newTopicDescribe(h Host, c *cluster) *cobra.Command {
 	return &cobra.Command{
-		Use:   "describe [TOPIC…]",
-		Short: "Show the partitions of topics: leaders, replicas, offsets",
+		Use:     "describe [TOPIC…]",
+		Short:   "Show the partitions of topics: leaders, replicas, offsets",
+		Long:    "Shows the partitions of topics, of all without a name. The fields of a line: topic,\npartition, leader, leader epoch, replicas, replicas in sync, first offset, end offset.",
+		Example: "  ottla topic describe orders",
+
+		ValidArgsFunction: c.completeTopics(0),
 		RunE: func(cmd *cobra.Command, names []string) error {
 			return c.admin(cmd.Context(), func(ctx context.Context, adm *kadm.Client) error {
 				topics, err := adm.ListTopics(ctx, names...)
@@ -148,7 +173,7 @@ func newTopicDescribe(h Host, c *cluster) *cobra.Command {
 				var lines [][]string
 				for _, t := range topics.Sorted() {
 					if t.Err != nil {
-						errs = append(errs, fmt.Errorf("%s: %w", t.Topic, t.Err))
+						errs = append(errs, about(t.Topic, t.Err))
 						continue
 					}
 					for _, p := range t.Partitions.Sorted() {
@@ -187,9 +212,14 @@ func nodes(ids []int32) string {
 func newTopicDelete(h Host, c *cluster) *cobra.Command {
 	var lenient bool
 	cmd := &cobra.Command{
-		Use:   "delete TOPIC…",
-		Short: "Delete topics and their records",
-		Args:  cobra.MinimumNArgs(1),
+		Use:     "delete TOPIC…",
+		Short:   "Delete topics and their records",
+		Long:    "Deletes topics and their records at once: it asks nothing, and nothing brings them back.",
+		Example: "  ottla topic delete orders",
+
+		ValidArgsFunction: c.completeTopics(0),
+
+		Args: arguments(1, -1),
 		RunE: func(cmd *cobra.Command, names []string) error {
 			return c.admin(cmd.Context(), func(ctx context.Context, adm *kadm.Client) error {
 				resp, err := adm.DeleteTopics(ctx, names...)
@@ -203,8 +233,10 @@ func newTopicDelete(h Host, c *cluster) *cobra.Command {
 						fmt.Fprintf(h.Out, "deleted %s\n", r.Topic)
 					case lenient && errors.Is(r.Err, kerr.UnknownTopicOrPartition):
 						fmt.Fprintf(h.Out, "%s does not exist\n", r.Topic)
+					case errors.Is(r.Err, kerr.UnknownTopicOrPartition):
+						errs = append(errs, fmt.Errorf("there is no topic %s; with --if-exists that is no error", r.Topic))
 					default:
-						errs = append(errs, fmt.Errorf("%s: %w", r.Topic, reason(r.Err, r.ErrMessage)))
+						errs = append(errs, about(r.Topic, reason(r.Err, r.ErrMessage)))
 					}
 				}
 				return errors.Join(errs...)

@@ -17,7 +17,7 @@ func newVersion(h Host) *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
-		Args:  cobra.NoArgs,
+		Args:  arguments(0, 0),
 		Run: func(*cobra.Command, []string) {
 			fmt.Fprintf(h.Out, "ottla %s (Apache Kafka %s, metadata version %s; %s %s/%s)\n",
 				version(), kafkaRelease, feature.MetadataVersionName(feature.MetadataLatest), runtime.Version(), runtime.GOOS, runtime.GOARCH)
