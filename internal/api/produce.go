@@ -170,6 +170,7 @@ func (p *produce) startPart(img *image.Image, topic *broker.Topic, err error, pa
 		err = p.admit(part)
 	}
 	if err != nil {
+		part.where = nil // nothing waits there: expire passes it by
 		part.Err, part.Base, part.Start, part.AppendTime = err, model.NoOffset, model.NoOffset, -1
 		p.done()
 		return
