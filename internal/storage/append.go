@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -169,7 +170,9 @@ func (l *Log) accept(a *Append) error {
 	}
 	if l.mustRoll(b, last) {
 		l.commit()
-		if err := l.roll(a.Base, last); err != nil {
+		if err := l.roll(a.Base, last); errors.Is(err, ErrOffset) {
+			return err
+		} else if err != nil {
 			return l.disk.writeError(err)
 		}
 		l.begin()

@@ -49,7 +49,13 @@ type syncState struct {
 	fresh  bool // the log's folder itself and partition.metadata are not on disk
 
 	waiters chan struct{} // closed when the job under way ends; nil if nobody waits
+
+	// stuck is ErrFull while there is no room for the epoch checkpoint, without
+	// which nothing may count as flushed; it is tried again every retryEvery.
+	stuck error
 }
+
+const retryEvery = 200 * time.Millisecond
 
 // syncJob is what one sync covers.
 type syncJob struct {
@@ -125,6 +131,10 @@ func (l *Log) await(ctx context.Context, ticket uint64) error {
 			l.mu.Unlock()
 			return l.disk.Failed()
 		}
+		if err := l.sync.stuck; err != nil {
+			l.mu.Unlock()
+			return err
+		}
 		if l.sync.waiters == nil {
 			l.sync.waiters = make(chan struct{})
 		}
@@ -139,7 +149,7 @@ func (l *Log) await(ctx context.Context, ticket uint64) error {
 }
 
 // Sync makes everything that was appended before the call durable, whatever the
-// log's flush policy. An error other than ctx's is final for the folder.
+// log's flush policy. An error other than ctx's and ErrFull is final for the folder.
 func (l *Log) Sync(ctx context.Context) error {
 	if err := l.usable(); err != nil {
 		return err
@@ -174,7 +184,11 @@ func (l *Log) runSync() {
 	start := time.Now()
 	err := l.disk.Failed()
 	if err == nil {
-		if err = l.runJob(job); err != nil {
+		if err = l.runJob(job); errors.Is(err, ErrFull) {
+			l.postpone(job, err)
+			l.jobs.RUnlock()
+			return
+		} else if err != nil {
 			err = l.disk.fail(err)
 		}
 		l.disk.syncSeconds.Observe(time.Since(start).Seconds())
@@ -303,7 +317,9 @@ func (l *Log) syncOne(f *syncFile) error {
 // runJob makes data durable, and all that data needs to be found again (D1).
 func (l *Log) runJob(j *syncJob) error {
 	if j.epochs != nil {
-		if err := l.writeEpochs(j.epochs); err != nil {
+		if err := l.writeEpochs(j.epochs); noRoom(err) {
+			return fmt.Errorf("%w: %w", ErrFull, err)
+		} else if err != nil {
 			return err
 		}
 		j.dir = true
@@ -359,7 +375,7 @@ func (l *Log) settle(j *syncJob, err error) (raised bool) {
 				f.s.dirty = nil
 			}
 		}
-		l.sync.synced = max(l.sync.synced, j.end)
+		l.sync.synced, l.sync.stuck = max(l.sync.synced, j.end), nil
 		raised = l.cfg.FlushMessages == 1 && l.raiseLocked(j.end)
 	}
 	l.mu.Unlock()
@@ -367,6 +383,32 @@ func (l *Log) settle(j *syncJob, err error) (raised bool) {
 		closeAll([]vfs.File{stale})
 	}
 	return raised
+}
+
+// postpone undoes the taking of a job for which there was no room. Nothing of it
+// counts; it is tried again soon.
+func (l *Log) postpone(j *syncJob, err error) {
+	l.mu.Lock()
+	for i := range j.files {
+		j.files[i].h.unpin() // a job that writes epochs runs alone, without spares
+	}
+	y := &l.sync
+	y.epochs, y.dir, y.fresh, y.full = true, y.dir || j.dir, y.fresh || j.fresh, y.full || j.full
+	for _, a := range j.aux {
+		if a.t != nil && a.t.stale { // it came in again meanwhile
+			a.h.unpin()
+			continue
+		}
+		if a.t != nil {
+			a.t.stale = true
+		}
+		l.aux = append(l.aux, a)
+	}
+	y.running--
+	y.heavy, y.again, y.stuck = false, false, err
+	l.wakeLocked()
+	l.mu.Unlock()
+	l.disk.keeper.after(retryEvery, func() { l.wantSync(false) })
 }
 
 // endJob ends the job and starts the next one if it is wanted.

@@ -229,11 +229,15 @@ func (s *Syncer) admit(n int64) error {
 // writeError says what a failed write means: no room is the producer's matter,
 // anything else the end of the folder.
 func (s *Syncer) writeError(err error) error {
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+	if noRoom(err) {
 		s.space.Store(0)
 		return fmt.Errorf("%w: %w", ErrFull, err)
 	}
 	return s.fail(err)
+}
+
+func noRoom(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
 // register enters an open log.
