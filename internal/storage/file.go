@@ -104,6 +104,8 @@ type files struct {
 	// opened is called after a file was opened, so that it will be closed one day.
 	opened func()
 
+	over atomic.Bool // more are open than max
+
 	mu   sync.Mutex
 	ring []*handle
 	hand int
@@ -148,15 +150,24 @@ func (c *files) add(h *handle) {
 	c.mu.Lock()
 	h.place = len(c.ring)
 	c.ring = append(c.ring, h)
-	var victims []*handle
-	if n := len(c.ring) - c.max; n > 0 {
-		victims = c.victimsLocked(n, 2*len(c.ring))
+	c.over.Store(len(c.ring) > c.max)
+	c.mu.Unlock()
+	c.trim()
+	c.opened()
+}
+
+// trim evicts files while too many are open, as far as they are not in use. Who
+// ends a long use of files calls it.
+func (c *files) trim() {
+	if !c.over.Load() {
+		return
 	}
+	c.mu.Lock()
+	victims := c.victimsLocked(len(c.ring)-c.max, 2*len(c.ring))
 	c.mu.Unlock()
 	for _, v := range victims {
 		v.evict()
 	}
-	c.opened()
 }
 
 // victimsLocked lets the hand pass over at most steps files and picks up to n
@@ -183,6 +194,7 @@ func (c *files) forget(h *handle) {
 	c.ring[h.place] = c.ring[last]
 	c.ring[last] = nil
 	c.ring = c.ring[:last]
+	c.over.Store(last > c.max)
 	c.mu.Unlock()
 }
 

@@ -202,6 +202,7 @@ func (l *Log) runSync() {
 		err = l.syncAux(job.aux)
 	}
 	l.endJob(job, err)
+	l.disk.files.trim() // what was pinned for being unsynced may be closed now
 }
 
 // takeJob collects what there is to sync. Everything it takes is pinned. It is
