@@ -2,7 +2,9 @@ package quorum
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -181,12 +183,21 @@ func dump(img *image.Image) string {
 func rebuilt(t testing.TB, m *MetadataLog) *image.Image {
 	t.Helper()
 	img := image.Empty()
+	deadline := time.Now().Add(20 * time.Second)
 	for {
+		if time.Now().After(deadline) {
+			t.Fatal("the log cannot be read to its end")
+		}
 		data, err := m.Read(img.Offset()+1, 1<<20)
 		if snap, ok := err.(*SnapshotError); ok {
-			if img, _, err = loadSnapshot(m.fs, snapshotName(m.dir, snap.ID), testCodecs, snap.ID); err != nil {
+			loaded, _, err := loadSnapshot(m.fs, snapshotName(m.dir, snap.ID), testCodecs, snap.ID)
+			if errors.Is(err, fs.ErrNotExist) {
+				continue // replaced by a newer one meanwhile
+			}
+			if err != nil {
 				t.Fatal(err)
 			}
+			img = loaded
 			continue
 		}
 		if err != nil {

@@ -45,17 +45,26 @@ type core struct {
 	waiting []*call  // not decided yet
 
 	snapshots snapshotting
-	received  map[SnapshotID]*image.Image // read, offered to raft
-	fetching  bool                        // a snapshot is being fetched
-	told      map[uint64]int              // voters sent a snapshot, and ticks since
-	sends     []*pb.Message               // of the Ready being handled
+	fetching  bool           // a snapshot is being copied from another voter
+	incoming  *incoming      // a copied snapshot on its way through raft, else nil
+	told      map[uint64]int // voters sent a snapshot, and ticks since
+}
+
+// incoming is a snapshot whose file is here and which raft may accept or refuse.
+type incoming struct {
+	id         SnapshotID
+	img        *image.Image
+	offered    bool // raft has seen it
+	installing bool // raft has accepted it; the writer makes it count
 }
 
 // snapshotting is when snapshots were and will be made.
 type snapshotting struct {
-	newest  SnapshotID
-	bytes   int64 // appended behind it
-	at      time.Time
+	newest SnapshotID
+	bytes  int64 // appended behind it
+	at     time.Time
+	// running is set from when one is begun until the writer has made it count, so
+	// that nobody cleans up around a half-made one.
 	running bool
 }
 
@@ -139,6 +148,9 @@ func (q *Quorum) turn(ctx context.Context, g *errgroup.Group) error {
 		f()
 	}
 	for _, msg := range m.local {
+		if msg.GetType() == pb.MsgSnap && c.incoming != nil {
+			c.incoming.offered = true
+		}
 		if err := q.step(msg); err != nil {
 			return err
 		}
@@ -162,9 +174,13 @@ func (q *Quorum) turn(ctx context.Context, g *errgroup.Group) error {
 			return err
 		}
 		if !c.node.HasReady() {
-			return nil
+			break
 		}
 	}
+	if i := c.incoming; i != nil && i.offered && !i.installing {
+		c.incoming = nil // raft has no need of it any more
+	}
+	return nil
 }
 
 // step gives raft a message. What raft refuses in a message from the network is
@@ -264,6 +280,12 @@ func (q *Quorum) ready(ctx context.Context) error {
 		for _, m := range rd.Messages {
 			switch m.GetTo() {
 			case raft.LocalAppendThread:
+				if !raft.IsEmptySnap(m.GetSnapshot()) {
+					if c.incoming == nil {
+						return errors.New("BUG: raft took a snapshot that was not fetched")
+					}
+					c.incoming.installing = true
+				}
 				q.writer.submit(job{append: m})
 			case raft.LocalApplyThread:
 				if err := q.apply(ctx, m.GetEntries()); err != nil {

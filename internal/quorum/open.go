@@ -60,7 +60,7 @@ func (q *Quorum) open() error {
 	}
 	q.writer = &writer{
 		fs: cfg.FS, dir: q.dir, file: file, inbox: &q.inbox, log: cfg.Log,
-		send: q.send, onInstall: q.onInstall, ready: make(chan struct{}, 1), keep: uint64(cfg.KeepEntries),
+		send: q.send, onInstall: q.onInstall, onAdopt: q.onAdopt, ready: make(chan struct{}, 1), keep: uint64(cfg.KeepEntries),
 	}
 	if !found {
 		if err := q.checkEmpty(); err != nil {
@@ -338,7 +338,7 @@ func endOf(data []byte) (model.Offset, error) {
 // start makes the raft node. It sends nothing before Run.
 func (q *Quorum) start(st *state) error {
 	c := &q.core
-	c.received, c.told = map[SnapshotID]*image.Image{}, map[uint64]int{}
+	c.told = map[uint64]int{}
 	q.writer.st, q.writer.conf, q.writer.self = *st, c.conf, q.self.raftID()
 	q.rlog.hard = &pb.HardState{Term: new(st.term), Vote: new(st.vote), Commit: new(st.commit)}
 	if st.snapshot.End > 0 {

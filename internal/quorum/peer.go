@@ -101,7 +101,7 @@ func (q *Quorum) maybeSnapshot(g *errgroup.Group) {
 	s := &c.snapshots
 	now := q.cfg.Now()
 	due := s.bytes >= q.cfg.SnapshotBytes || s.bytes > 0 && now.Sub(s.at) >= q.cfg.SnapshotInterval
-	if s.running || !due || c.end <= s.newest.End || c.img.InTransaction() {
+	if s.running || c.fetching || c.incoming != nil || !due || c.end <= s.newest.End || c.img.InTransaction() {
 		return
 	}
 	j := &snapshotJob{
@@ -117,13 +117,9 @@ func (q *Quorum) maybeSnapshot(g *errgroup.Group) {
 		} else {
 			q.cfg.Log.Info("snapshot of the metadata", "snapshot", j.id.String(), "bytes", size)
 			q.writer.submit(job{snapshot: j})
+			return nil
 		}
-		q.inbox.post(func() {
-			s.running = false
-			if err == nil {
-				s.newest = j.id
-			}
-		})
+		q.inbox.post(func() { s.running = false })
 		return nil
 	})
 }
@@ -134,11 +130,11 @@ func (q *Quorum) fetchSnapshot(ctx context.Context, g *errgroup.Group, m *pb.Mes
 	c := &q.core
 	id, err := parseSnapshotID(m.GetSnapshot().GetData())
 	from, ok := q.voterOf(m.GetFrom())
-	if err != nil || !ok || id.End <= c.end || c.received[id] != nil {
-		return false
+	if m.GetSnapshot().GetMetadata().GetIndex() <= c.node.BasicStatus().GetCommit() {
+		return false // raft will say that it needs none
 	}
-	if c.fetching || c.snapshots.running {
-		return true // the leader asks again
+	if err != nil || !ok || c.fetching || c.incoming != nil || c.snapshots.running {
+		return true // dropped; the leader asks again
 	}
 	c.fetching = true
 	g.Go(func() error {
@@ -149,8 +145,8 @@ func (q *Quorum) fetchSnapshot(ctx context.Context, g *errgroup.Group, m *pb.Mes
 		q.inbox.post(func() {
 			c.fetching = false
 			if err == nil {
-				c.received[id] = img
-				q.inbox.fromPeer(m)
+				c.incoming = &incoming{id: id, img: img}
+				q.inbox.fromWriter([]*pb.Message{m})
 			}
 		})
 		return nil
@@ -195,17 +191,26 @@ func (q *Quorum) download(ctx context.Context, from Voter, id SnapshotID) (*imag
 // has made the begin of both logs.
 func (q *Quorum) onInstall(id SnapshotID, at position) {
 	c := &q.core
-	img := c.received[id]
-	if img == nil {
-		panic(fmt.Sprintf("BUG: raft took snapshot %s, which was not received", id))
+	if c.incoming == nil || c.incoming.id != id {
+		panic(fmt.Sprintf("BUG: raft took snapshot %s, which was not fetched", id))
 	}
-	clear(c.received)
+	img := c.incoming.img
+	c.incoming = nil
 	c.img, c.end, c.applied = img, id.End, at
 	c.snapshots = snapshotting{newest: id, at: q.cfg.Now()}
 	c.moved = q.cfg.Now()
 	delta := image.Diff(q.meta.Image(), img)
 	q.cfg.Controller.Replay(delta)
 	q.meta.publish(img, nil, id.End)
+}
+
+// onAdopt notes that a snapshot that was made here counts.
+func (q *Quorum) onAdopt(id SnapshotID) {
+	s := &q.core.snapshots
+	s.running = false
+	if id.End > s.newest.End {
+		s.newest = id
+	}
 }
 
 // watchSnapshots makes the leader try again where a voter was told to take a

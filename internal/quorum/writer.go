@@ -45,6 +45,8 @@ type writer struct {
 	// onInstall runs on the loop goroutine when a received snapshot has become the
 	// begin of both logs.
 	onInstall func(SnapshotID, position)
+	// onAdopt runs there when a snapshot that was made here counts.
+	onAdopt func(SnapshotID)
 
 	ready chan struct{} // room for one
 	mu    sync.Mutex
@@ -121,7 +123,11 @@ func (w *writer) other(j job) error {
 		}
 		return nil
 	}
-	return w.adopt(j.snapshot)
+	if err := w.adopt(j.snapshot); err != nil {
+		return err
+	}
+	w.inbox.post(func() { w.onAdopt(j.snapshot.id) })
+	return nil
 }
 
 // group writes some MsgStorageAppend, of which only the last may have a snapshot,
