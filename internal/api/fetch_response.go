@@ -1,10 +1,9 @@
 package api
 
 import (
-	"encoding/binary"
-
 	"ottla.dev/ottla/internal/image"
 	"ottla.dev/ottla/internal/model"
+	"ottla.dev/ottla/internal/storage"
 	"ottla.dev/ottla/internal/wire"
 )
 
@@ -168,26 +167,29 @@ func (f *fetch) encodeRecords(w *writer, it *fetchItem) {
 	if n == 0 {
 		return
 	}
-	chunk := it.slice.Chunk
+	it.got = 0 // the chunk is taken care of below
 	if n >= sendfileFrom {
-		file, off := chunk.File()
-		part := wire.FilePart{At: len(w.b), File: file, Off: off, N: n, Release: func() { chunk.Close() }}
-		if file == nil {
-			part.Src, part.Off = &chunk, 0
-		}
-		f.files = append(f.files, part)
-		it.got = 0 // wire closes the chunk
+		f.files = append(f.files, filePart(len(w.b), n, it.slice.Chunk))
 		return
 	}
 	at := len(w.b)
 	w.grow(int(n))
-	if _, err := chunk.ReadAt(w.b[at:], 0); err != nil {
+	if _, err := it.slice.Chunk.ReadAt(w.b[at:], 0); err != nil {
 		// The length is out already: give the client a batch that fails its CRC
 		// rather than another record's bytes.
 		clear(w.b[at:])
 	}
-	chunk.Close()
-	it.got = 0
+	it.slice.Chunk.Close()
+}
+
+// filePart hands a chunk to wire, which closes it when its bytes are sent.
+func filePart(at int, n int64, chunk storage.Chunk) wire.FilePart {
+	file, off := chunk.File()
+	part := wire.FilePart{At: at, File: file, Off: off, N: n, Release: func() { chunk.Close() }}
+	if file == nil {
+		part.Src, part.Off = &chunk, 0
+	}
+	return part
 }
 
 // leaderNode is where a leader hint leads.
@@ -218,69 +220,4 @@ next:
 		w.noTags()
 	}
 	return w.b
-}
-
-// writer appends primitive values in Kafka's encodings (KAFKA.md 3.1).
-type writer struct {
-	b    []byte
-	flex bool
-}
-
-func (w *writer) int16(v int16) { w.b = binary.BigEndian.AppendUint16(w.b, uint16(v)) }
-func (w *writer) int32(v int32) { w.b = binary.BigEndian.AppendUint32(w.b, uint32(v)) }
-func (w *writer) int64(v int64) { w.b = binary.BigEndian.AppendUint64(w.b, uint64(v)) }
-
-func (w *writer) uvarint(v uint64) { w.b = binary.AppendUvarint(w.b, v) }
-func (w *writer) uuid(id model.UUID) {
-	w.b = append(w.b, id[:]...)
-}
-
-func (w *writer) string(s string) {
-	if w.flex {
-		w.uvarint(uint64(len(s)) + 1)
-	} else {
-		w.int16(int16(len(s)))
-	}
-	w.b = append(w.b, s...)
-}
-
-func (w *writer) array(n int) {
-	if w.flex {
-		w.uvarint(uint64(n) + 1)
-	} else {
-		w.int32(int32(n))
-	}
-}
-
-func (w *writer) nullArray() {
-	if w.flex {
-		w.uvarint(0)
-	} else {
-		w.int32(-1)
-	}
-}
-
-// noTags writes an empty tagged section where there is one.
-func (w *writer) noTags() {
-	if w.flex {
-		w.b = append(w.b, 0)
-	}
-}
-
-// tag writes a tagged section with tag 0 alone.
-func (w *writer) tag(body []byte) {
-	w.uvarint(1)
-	w.uvarint(0)
-	w.uvarint(uint64(len(body)))
-	w.b = append(w.b, body...)
-}
-
-// grow makes the buffer n bytes longer.
-func (w *writer) grow(n int) {
-	if cap(w.b)-len(w.b) < n {
-		b := make([]byte, len(w.b), len(w.b)+n)
-		copy(b, w.b)
-		w.b = b
-	}
-	w.b = w.b[:len(w.b)+n]
 }

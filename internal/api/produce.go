@@ -1,13 +1,11 @@
 package api
 
 import (
-	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
-	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"ottla.dev/ottla/internal/batch"
 	"ottla.dev/ottla/internal/broker"
@@ -47,7 +45,6 @@ type produce struct {
 	left      atomic.Int32   // parts not finished, + 1 while they are started
 	timer     *time.Timer    // for acks=all; nil until first needed
 	armed     bool
-	resp      kmsg.ProduceResponse
 	abandoned func() // p.expire, made once
 }
 
@@ -265,75 +262,5 @@ func (p *produce) answer() {
 		r.NoReply()
 		return
 	}
-	resp := &p.resp
-	resp.SetVersion(r.Version)
-	resp.Topics, resp.Brokers = resp.Topics[:0], nil
-	at := 0
-	for _, t := range p.topics {
-		rt := grow(&resp.Topics)
-		rt.Topic, rt.TopicID = t.name, t.id
-		rt.Partitions = rt.Partitions[:0]
-		for range t.n {
-			p.fill(grow(&rt.Partitions), p.parts[at])
-			at++
-		}
-	}
-	r.Reply(resp.AppendTo(r.Buffer(64 + 80*p.used)))
-	for i := range resp.Topics {
-		resp.Topics[i].Topic = "" // it is a view of the body
-	}
-}
-
-func (p *produce) fill(rp *kmsg.ProduceResponseTopicPartition, part *producePart) {
-	*rp = kmsg.ProduceResponseTopicPartition{
-		Partition:     part.index,
-		ErrorCode:     code(part.Err),
-		BaseOffset:    int64(part.Base),
-		LogAppendTime: part.AppendTime,
-		CurrentLeader: kmsg.ProduceResponseTopicPartitionCurrentLeader{LeaderID: -1, LeaderEpoch: -1},
-	}
-	if rp.ErrorCode == 0 {
-		rp.LogStartOffset = int64(part.Start)
-		return
-	}
-	rp.BaseOffset, rp.LogAppendTime, rp.LogStartOffset = -1, -1, -1
-	var bad *batch.RecordErrors
-	if errors.As(part.Err, &bad) {
-		rp.ErrorMessage = text(part.Err)
-		for _, e := range bad.Errors {
-			rp.ErrorRecords = append(rp.ErrorRecords, kmsg.ProduceResponseTopicPartitionErrorRecord{RelativeOffset: e.Index, ErrorMessage: &e.Message})
-		}
-	}
-	if rp.ErrorCode == kerr.NotLeaderForPartition.Code && part.where != nil {
-		role := part.where.Role()
-		rp.CurrentLeader.LeaderID, rp.CurrentLeader.LeaderEpoch = int32(role.Leader), int32(role.Epoch)
-		if ep, ok := endpoint(p.s.cfg.Image(), role.Leader, p.r.Conn().Listener()); ok {
-			p.resp.Brokers = append(p.resp.Brokers, kmsg.ProduceResponseBroker{NodeID: int32(role.Leader), Host: ep.Host, Port: int32(ep.Port)})
-		}
-	}
-}
-
-// grow makes room for one more element, keeping what a used slice points to.
-func grow[T any](s *[]T) *T {
-	if len(*s) < cap(*s) {
-		*s = (*s)[:len(*s)+1]
-	} else {
-		var zero T
-		*s = append(*s, zero)
-	}
-	return &(*s)[len(*s)-1]
-}
-
-// endpoint is a broker's address on the listener that the client came in by.
-func endpoint(img *image.Image, id model.NodeID, listener string) (image.Endpoint, bool) {
-	b, ok := img.Broker(id)
-	if !ok {
-		return image.Endpoint{}, false
-	}
-	for _, ep := range b.Endpoints {
-		if ep.Name == listener {
-			return ep, true
-		}
-	}
-	return image.Endpoint{}, false
+	r.Reply(p.encode(r.Buffer(64 + 80*p.used)))
 }

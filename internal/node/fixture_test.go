@@ -38,22 +38,28 @@ func start(t *testing.T, fs vfs.FS, props map[string]string) *fixture {
 		fs = vfs.NewMem()
 	}
 	f := &fixture{t: t, fs: fs, net: memnet.New()}
+	f.node = open(t, fs, f.net, props)
+	t.Cleanup(f.stop)
+	return f
+}
+
+func open(tb testing.TB, fs vfs.FS, network *memnet.Network, props map[string]string) *node.Node {
+	tb.Helper()
 	all := config.Default()
 	all["log.dirs"] = "/data"
 	all["ottla.http.listener"] = ""
 	maps.Copy(all, props)
 	settings, _, err := config.Load(all)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	f.node, err = node.Open(ctx, node.Config{Settings: settings, FS: fs, Network: f.net, Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Seed: 7})
+	n, err := node.Open(ctx, node.Config{Settings: settings, FS: fs, Network: network, Log: slog.New(slog.NewTextHandler(tb.Output(), nil)), Seed: 7})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(f.stop)
-	return f
+	return n
 }
 
 func (f *fixture) stop() {
