@@ -161,17 +161,19 @@ func readTopic(t *testing.T, addr, topic string, yield func(*kgo.Record), opts .
 	}
 	cl := newClient(t, addr, append(opts, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: from}), kgo.FetchMaxWait(100*time.Millisecond))...)
 	defer cl.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
-	defer cancel()
+	at := map[int32]int64{}
 	for len(left) > 0 {
-		fetches := cl.PollFetches(ctx)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		fetches := cl.PollFetches(ctx) // returns with records, an error, or nothing after a minute
+		cancel()
 		if err := fetches.Err(); err != nil {
-			t.Fatalf("read %s: %v; partitions left, with their ends: %v", topic, err, left)
+			t.Fatalf("read %s: %v; at %v, partitions left with their ends: %v", topic, err, at, left)
 		}
 		fetches.EachRecord(func(r *kgo.Record) {
 			if r.Offset < ends[r.Partition] {
 				yield(r)
 			}
+			at[r.Partition] = r.Offset + 1
 			if r.Offset >= ends[r.Partition]-1 {
 				delete(left, r.Partition)
 			}

@@ -41,8 +41,10 @@ func launch(t *testing.T, log string, name string, args ...string) *process {
 		close(p.done)
 	}()
 	t.Cleanup(func() {
-		p.signal(syscall.SIGKILL)
-		<-p.done
+		if t.Failed() {
+			t.Logf("the output of %s ends:\n%s", name, p.tail())
+		}
+		p.kill()
 	})
 	return p
 }
@@ -64,8 +66,12 @@ func (p *process) stop(t *testing.T) {
 	select {
 	case <-p.done:
 	case <-time.After(time.Minute):
-		p.kill()
-		t.Fatalf("still running a minute after SIGTERM; its output ends:\n%s", p.tail())
+		p.signal(syscall.SIGQUIT) // Go and Java both tell what their threads do
+		select {
+		case <-p.done:
+		case <-time.After(5 * time.Second):
+		}
+		t.Fatal("still running a minute after SIGTERM")
 	}
 }
 
@@ -75,7 +81,7 @@ func (p *process) tail() string {
 	if err != nil {
 		return err.Error()
 	}
-	return string(b[max(0, len(b)-4000):])
+	return string(b[max(0, len(b)-8000):])
 }
 
 // awaitPort waits until somebody listens at addr.
@@ -84,7 +90,7 @@ func (p *process) awaitPort(t *testing.T, addr string) {
 	eventually(t, time.Minute, func() error {
 		select {
 		case <-p.done:
-			t.Fatalf("%s ended before it listened at %s: %v; its output ends:\n%s", p.cmd.Path, addr, p.err, p.tail())
+			t.Fatalf("%s ended before it listened at %s: %v", p.cmd.Path, addr, p.err)
 		default:
 		}
 		c, err := net.DialTimeout("tcp", addr, time.Second)

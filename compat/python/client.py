@@ -10,6 +10,7 @@ consumed has the offset after the partition.
 
 import pathlib
 import sys
+import time
 
 
 def parse(line):
@@ -64,9 +65,12 @@ class KafkaPython:
         consumer.assign(partitions)
         consumer.seek_to_beginning(*partitions)
         ends = consumer.end_offsets(partitions)
-        seen = []
+        seen, progress = [], time.monotonic()
         while any(consumer.position(tp) < ends[tp] for tp in partitions):
+            if time.monotonic() - progress > 60:
+                raise SystemExit(f"{topic}: no record for a minute; ends {ends}, {len(seen)} seen")
             for batch in consumer.poll(timeout_ms=500).values():
+                progress = time.monotonic()
                 seen.extend((r.partition, r.offset, r.timestamp, r.key, r.value, r.headers) for r in batch)
         consumer.close()
         return seen
@@ -112,7 +116,10 @@ class Confluent:
         consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in partitions])
         seen, left = [], sum(ends.values())
         while left > 0:
-            for r in consumer.consume(min(left, 1000), timeout=5):
+            some = consumer.consume(min(left, 1000), timeout=60)
+            if not some:
+                raise SystemExit(f"{topic}: no record for a minute; ends {ends}, {left} left")
+            for r in some:
                 if r.error():
                     raise SystemExit(f"{topic}: {r.error()}")
                 seen.append((r.partition(), r.offset(), r.timestamp()[1], r.key(), r.value(), r.headers()))
