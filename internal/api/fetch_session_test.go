@@ -1,6 +1,7 @@
 package api
 
 import (
+	"errors"
 	"math/rand/v2"
 	"testing"
 
@@ -31,7 +32,7 @@ func ask(version int16, id, epoch int32, parts ...string) *fetch {
 
 func (r sessionReader) do(f *fetch, want error) *fetch {
 	r.t.Helper()
-	if err := r.cache.begin(f); err != want {
+	if err := r.cache.begin(f); !errors.Is(err, want) {
 		r.t.Fatalf("session %d epoch %d: %v, want %v", f.ask.sessionID, f.ask.sessionEpoch, err, want)
 	}
 	return f

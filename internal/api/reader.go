@@ -72,7 +72,7 @@ func (r *reader) uvarint() uint32 {
 
 // bytes reads nullable bytes; null is nil, empty is not.
 func (r *reader) bytes() []byte {
-	n := 0
+	var n int
 	if r.flex {
 		n = int(r.uvarint()) - 1
 	} else {
@@ -83,7 +83,7 @@ func (r *reader) bytes() []byte {
 
 // string reads a nullable string as a view of the body; ok is false for null.
 func (r *reader) string() (s string, ok bool) {
-	n := 0
+	var n int
 	if r.flex {
 		n = int(r.uvarint()) - 1
 	} else {
@@ -109,7 +109,7 @@ const maxElements = 1_000_000
 // array reads a length, null as 0, and refuses one that the rest of the body
 // cannot hold at min bytes an element.
 func (r *reader) array(min int) int {
-	n := 0
+	var n int
 	if r.flex {
 		n = int(r.uvarint()) - 1
 	} else {

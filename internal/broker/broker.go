@@ -24,7 +24,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync/atomic"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -130,6 +129,3 @@ func (b *Broker) highs(f *storage.Folder) iter.Seq2[model.TopicPartition, model.
 		})
 	}
 }
-
-// now is the wall clock in Kafka's unit, milliseconds since 1970.
-func now() int64 { return time.Now().UnixMilli() }

@@ -64,7 +64,7 @@ func (ids *producerIDs) fetch(ctx context.Context) {
 	req := kmsg.NewPtrAllocateProducerIDsRequest()
 	req.BrokerID = int32(ids.broker.cfg.NodeID)
 	req.BrokerEpoch = int64(ids.broker.Epoch())
-	start, length, err := int64(0), int64(0), error(nil)
+	var start, length int64
 	resp, err := ids.broker.cfg.Controller.Do(ctx, req)
 	if err == nil {
 		r := resp.(*kmsg.AllocateProducerIDsResponse)

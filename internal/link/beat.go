@@ -2,6 +2,7 @@ package link
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -78,7 +79,7 @@ func (l *Link) heartbeat(ctx context.Context, unfence, leave bool) (*kmsg.Broker
 // refused handles a heartbeat that the controller answered with an error.
 func (l *Link) refused(ctx context.Context, code error) error {
 	l.cfg.Log.Warn("heartbeat refused", "error", code)
-	if code == kerr.StaleBrokerEpoch || code == kerr.BrokerIDNotRegistered {
+	if errors.Is(code, kerr.StaleBrokerEpoch) || errors.Is(code, kerr.BrokerIDNotRegistered) {
 		// Another life registered under this id, or the registration is gone.
 		if err := l.register(ctx); err != nil {
 			return fmt.Errorf("registering again: %w", err)
