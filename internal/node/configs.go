@@ -32,7 +32,10 @@ func (n *Node) configs() controller.Configs {
 				return false, ""
 			}
 			p, ok := config.LookupTopic(key)
-			return ok && p.Type == config.List, p.Default
+			if !ok || p.Type != config.List {
+				return false, ""
+			}
+			return true, p.Default
 		},
 		CheckBroker: func(_, key, _ string) error {
 			return fmt.Errorf("%s: broker configs cannot be changed while the node runs yet", key)
