@@ -1,6 +1,7 @@
 package cli_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"fmt"
@@ -180,4 +181,21 @@ func resize(ts *testscript.TestScript, _ bool, args []string) {
 	size, err := strconv.ParseInt(args[1], 10, 64)
 	ts.Check(err)
 	ts.Check(os.Truncate(ts.MkAbs(args[0]), size))
+}
+
+// Whoever stops a node before it is ready has not made an error.
+func TestServeInterruptedAtTheStartEndsWell(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var out, errs bytes.Buffer
+	code := cli.RunContext(ctx, cli.Host{
+		Args: []string{
+			"serve", "--set", "log.dirs=" + t.TempDir(), "--set", "ottla.http.listener=",
+			"--set", "listeners=PLAINTEXT://127.0.0.1:0,CONTROLLER://127.0.0.1:0",
+		},
+		Out: &out, Err: &errs,
+	})
+	if code != 0 {
+		t.Errorf("exit code %d\n%s%s", code, out.String(), errs.String())
+	}
 }

@@ -3,7 +3,6 @@ package cli
 import (
 	"fmt"
 	"iter"
-	"os"
 	"strings"
 
 	"ottla.dev/ottla/internal/model"
@@ -35,8 +34,8 @@ func segmentOf(index string) string {
 	return index
 }
 
-func exists(path string) bool {
-	_, err := os.Stat(path)
+func (d *dumper) exists(path string) bool {
+	_, err := d.fs.Stat(path)
 	return err == nil
 }
 
@@ -79,7 +78,7 @@ func (d *dumper) table(what, path string, size, entry int64, rows iter.Seq2[row,
 	if !d.verify {
 		return nil
 	}
-	if segment := segmentOf(path); !exists(segment) {
+	if segment := segmentOf(path); !d.exists(segment) {
 		return d.note("not verified: %s is not there", segment)
 	}
 	for err := range verify {

@@ -82,7 +82,7 @@ func (d *dumper) segment(path string, size int64, snapshot bool) error {
 // there is one it is verified when it is printed.
 func (d *dumper) verifyTxns(segment string) error {
 	index := strings.TrimSuffix(segment, ".log") + ".txnindex"
-	if index == segment+".txnindex" || exists(index) {
+	if index == segment+".txnindex" || d.exists(index) {
 		return nil
 	}
 	for err := range storage.VerifyTxns(d.fs, index, segment) {

@@ -91,6 +91,10 @@ func loadSettings(args, set []string, log *slog.Logger) (*config.Config, error) 
 func serve(ctx context.Context, h Host, s *config.Config, log *slog.Logger, quiet bool) error {
 	began := time.Now()
 	n, err := node.Open(ctx, node.Config{Settings: s, Log: log, Progress: recoveryProgress(h.Err, began)})
+	if err != nil && ctx.Err() != nil {
+		log.Info("stopped before it was ready", "cause", err)
+		return nil
+	}
 	if err != nil {
 		return err
 	}

@@ -60,7 +60,7 @@ func checkProducers(f vfs.File, size int64) error {
 	if size < snapshotHeader {
 		return damaged(0, model.NoOffset, meansSnapshot, "%d bytes are too few for a producer snapshot, which has %d at least", size, snapshotHeader)
 	}
-	if _, err := f.ReadAt(head[:], 0); err != nil && err != io.EOF {
+	if _, err := f.ReadAt(head[:], 0); err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
 	if v := int16(binary.BigEndian.Uint16(head[:])); v != 1 {
