@@ -116,19 +116,33 @@ func (f *fetch) look() {
 	for {
 		bytes, urgent := f.read()
 		wait := time.Until(f.deadline)
-		if urgent || bytes >= int64(f.ask.minBytes) || wait <= 0 || len(f.items) == 0 || f.s.ctx.Err() != nil {
+		if urgent || bytes >= int64(f.ask.minBytes) || wait <= 0 || len(f.items) == 0 || f.s.ctx.Err() != nil || f.abandoned() {
 			f.respond()
 			return
 		}
 		f.drop()
-		if f.park(wait) {
+		if f.park(min(wait, parkedMost)) {
 			return
 		}
 	}
 }
 
+// parkedMost is after how long a parked request looks whether its client is still
+// there: max.wait.ms may be weeks.
+const parkedMost = 30 * time.Second
+
+// abandoned reports whether the client is gone.
+func (f *fetch) abandoned() bool {
+	select {
+	case <-f.r.Conn().Done():
+		return true
+	default:
+		return false
+	}
+}
+
 // read takes data for all partitions in order. urgent means that there is an
-// answer which must not wait.
+// answer which must not wait: an error, or data of a segment that will not grow.
 func (f *fetch) read() (bytes int64, urgent bool) {
 	left := f.byteCap
 	first := true
@@ -151,6 +165,7 @@ func (f *fetch) read() (bytes int64, urgent bool) {
 			first = false
 			bytes += it.got
 			left -= it.got
+			urgent = urgent || !it.where.Log().OnActive(it.want.Offset)
 		}
 	}
 	return bytes, urgent

@@ -188,3 +188,17 @@ func TestStoppingDoesNotWaitForLongPolls(t *testing.T) {
 		t.Fatalf("error %d", code)
 	}
 }
+
+func TestDataOfAnOldSegmentDoesNotWaitForMinBytes(t *testing.T) {
+	c := start(t, nil, nil).dial()
+	id := c.create("t", 1, "segment.bytes", "1048576")
+	big := string(make([]byte, 700_000))
+	c.produce("t", 1, build(plain(), big))
+	c.produce("t", 1, build(plain(), big)) // rolls
+	req := fetchRequest("t", id, 0)
+	req.MaxWaitMillis, req.MinBytes = 600000, 1_000_000
+	req.Topics[0].Partitions[0].PartitionMaxBytes = 10 << 20
+	if v := values(t, one(do[*kmsg.FetchResponse](c, req, 13)).RecordBatches, 0); len(v) != 1 {
+		t.Fatalf("%d records, want the one of the first segment, at once", len(v))
+	}
+}
