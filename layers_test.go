@@ -340,6 +340,39 @@ func TestPurePackagesHaveNoClockRandomnessOrIO(t *testing.T) {
 	}
 }
 
+// A test waits for what it waits for: it polls, or it runs in a synctest bubble
+// where sleeping takes no time. A sleep outside a loop is a guess.
+func TestNoTestSleepsAndHopes(t *testing.T) {
+	fset := token.NewFileSet()
+	for name := range textFiles(t) {
+		if !strings.HasSuffix(name, "_test.go") || !builds(t, name) {
+			continue
+		}
+		f, err := parser.ParseFile(fset, name, nil, 0)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		if slices.ContainsFunc(f.Imports, func(s *ast.ImportSpec) bool { return importPath(s) == "testing/synctest" }) {
+			continue
+		}
+		var loops [][2]token.Pos
+		ast.Inspect(f, func(n ast.Node) bool {
+			switch n.(type) {
+			case *ast.ForStmt, *ast.RangeStmt:
+				loops = append(loops, [2]token.Pos{n.Pos(), n.End()})
+			}
+			return true
+		})
+		uses(f, "time", func(what string, at token.Pos) {
+			looped := slices.ContainsFunc(loops, func(l [2]token.Pos) bool { return l[0] < at && at < l[1] })
+			if what == "Sleep" && !looped {
+				t.Errorf("%s: a sleep outside a polling loop; wait for the condition itself", fset.Position(at))
+			}
+		})
+	}
+}
+
 // The table must be able to fail: these are the mistakes it is there to find.
 func TestTheLayerTableKnowsWrongFromRight(t *testing.T) {
 	for _, c := range []struct {
