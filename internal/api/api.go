@@ -111,13 +111,18 @@ func (s *Server) random() uint64 {
 	return s.rand.Uint64()
 }
 
-// MaxRequest is the largest frame accepted for a request, in bytes. Requests
-// that carry records are bounded by socket.request.max.bytes alone; the others
-// decode into structures many times their size (DESIGN.md section 4).
+// maxFetch is the largest Fetch request, in bytes: a hundred thousand partitions.
+const maxFetch = 4 << 20
+
+// MaxRequest is the largest frame accepted for a request, in bytes. Produce
+// requests are bounded by socket.request.max.bytes alone; the others decode into
+// structures many times their size (DESIGN.md section 4).
 func (s *Server) MaxRequest(key, _ int16) int64 {
 	switch {
-	case key == int16(kmsg.Produce) || key == int16(kmsg.Fetch):
+	case key == int16(kmsg.Produce):
 		return int64(s.cfg.Settings.Int(config.SocketRequestMaxBytes))
+	case key == int16(kmsg.Fetch):
+		return maxFetch
 	case key >= 0 && int(key) < len(s.table) && s.table[key] != nil:
 		return 2 << 20
 	}

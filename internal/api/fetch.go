@@ -216,9 +216,7 @@ func (f *fetch) detach() {
 			it.key.name = it.name
 		}
 	}
-	clear(f.ask.parts)
-	clear(f.ask.forget)
-	f.ask.rack = ""
+	f.ask.drop()
 	f.r.Release()
 }
 
@@ -274,8 +272,10 @@ func (f *fetch) release() {
 	clear(f.items)
 	clear(f.files)
 	f.files = f.files[:0]
-	clear(f.ask.parts)
-	clear(f.ask.forget)
+	f.ask.drop()
+	if cap(f.items) > keptPartitions {
+		f.items = nil
+	}
 	f.items, f.r, f.session, f.timer = f.items[:0], nil, nil, nil
 	f.s.fetches.Put(f)
 }

@@ -38,6 +38,22 @@ type partKey struct {
 	partition int32
 }
 
+// keptPartitions is up to how many partitions memory is kept for the next request.
+const keptPartitions = 4096
+
+// drop lets go of the body.
+func (q *fetchRequest) drop() {
+	clear(q.parts)
+	clear(q.forget)
+	q.parts, q.forget, q.rack = q.parts[:0], q.forget[:0], ""
+	if cap(q.parts) > keptPartitions {
+		q.parts = nil
+	}
+	if cap(q.forget) > keptPartitions {
+		q.forget = nil
+	}
+}
+
 // parse reads the request in place (KAFKA-SCHEMAS: FetchRequest 4-18).
 func (f *fetch) parse(body []byte, version int16) bool {
 	r := reader{b: body, flex: version >= 12}
@@ -52,7 +68,7 @@ func (f *fetch) parse(body []byte, version int16) bool {
 	if version >= 7 {
 		q.sessionID, q.sessionEpoch = r.int32(), r.int32()
 	}
-	for range r.array(8) {
+	for range r.array(minTopic(r.flex)) {
 		key := f.parseTopic(&r, version)
 		for range r.array(16) {
 			f.parsePartition(&r, version, key)
@@ -63,7 +79,7 @@ func (f *fetch) parse(body []byte, version int16) bool {
 		r.tags(nil)
 	}
 	if version >= 7 {
-		for range r.array(8) {
+		for range r.array(minTopic(r.flex)) {
 			key := f.parseTopic(&r, version)
 			for range r.array(4) {
 				key.partition = r.int32()

@@ -3,6 +3,7 @@ package api
 import (
 	"container/list"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -26,12 +27,20 @@ import (
 // slot, Kafka's min.incremental.fetch.session.eviction.ms.
 const idleEviction = 2 * time.Minute
 
+// maxSessions bounds the memory of all sessions, in bytes as partCost counts
+// them. Beyond it requests go without a session, as when all slots are taken.
+const maxSessions = 128 << 20
+
+// partCost is about what a session holds for a partition, besides its name.
+const partCost = 300
+
 // sessions is the cache of fetch sessions.
 type sessions struct {
 	slots  int
 	random func() uint64
 
 	mu   sync.Mutex
+	held int64 // sum of the sessions' cost
 	byID map[int32]*session
 	used *list.List // of *session, least recently used first
 }
@@ -44,6 +53,7 @@ type session struct {
 	// Guarded by the cache's mu.
 	last time.Time
 	elem *list.Element
+	cost int64 // of its partitions, in held
 
 	mu    sync.Mutex
 	epoch int32 // the next request's
@@ -83,12 +93,14 @@ func (c *sessions) begin(f *fetch) error {
 		f.items = f.items[:0]
 		if q.sessionEpoch == 0 {
 			if s := c.open(byIDs); s != nil {
-				f.session = s
 				s.mu.Lock()
-				s.update(q)
-				f.items = s.items(f.items)
-				s.mu.Unlock()
-				return nil
+				defer s.mu.Unlock()
+				if c.charge(s, s.update(q)) {
+					f.session = s
+					f.items = s.items(f.items)
+					return nil
+				}
+				c.remove(s.id)
 			}
 		}
 		f.items = direct(f.items, q.parts)
@@ -106,7 +118,10 @@ func (c *sessions) begin(f *fetch) error {
 	case s.byIDs != byIDs:
 		return kerr.FetchSessionTopicIDError
 	}
-	s.update(q)
+	if !c.charge(s, s.update(q)) {
+		c.remove(s.id)
+		return kerr.FetchSessionIDNotFound
+	}
 	if len(s.parts) == 0 { // the last partition was forgotten: the session ends
 		c.remove(s.id)
 		f.items = direct(f.items[:0], q.parts)
@@ -117,12 +132,48 @@ func (c *sessions) begin(f *fetch) error {
 	return nil
 }
 
-// direct makes the items of a request without a session.
+// direct makes the items of a request without a session. A partition that is
+// named again counts once, as it was named last.
 func direct(items []fetchItem, parts []fetchPart) []fetchItem {
+	const few = 8
+	var seen map[partKey]int
+	if len(parts) > few {
+		seen = make(map[partKey]int)
+	}
 	for _, p := range parts {
-		items = append(items, fetchItem{key: p.key, name: p.key.name, want: p.read, max: int64(p.max)})
+		it := fetchItem{key: p.key, name: p.key.name, want: p.read, max: int64(p.max)}
+		at, again := seen[p.key]
+		if seen == nil {
+			at = slices.IndexFunc(items, func(have fetchItem) bool { return have.key == p.key })
+			again = at >= 0
+		}
+		switch {
+		case again:
+			items[at] = it
+		default:
+			if seen != nil {
+				seen[p.key] = len(items)
+			}
+			items = append(items, it)
+		}
 	}
 	return items
+}
+
+// charge books what a session's partitions take more, and tells whether there
+// is room for it.
+func (c *sessions) charge(s *session, more int64) bool {
+	if more == 0 {
+		return true
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.byID[s.id] != s {
+		return true // it was evicted meanwhile and ends with this request
+	}
+	s.cost += more
+	c.held += more
+	return more < 0 || c.held <= maxSessions
 }
 
 // open makes a new session, nil if all slots are taken by busy ones.
@@ -168,11 +219,12 @@ func (c *sessions) remove(id int32) {
 func (c *sessions) removeLocked(s *session) {
 	delete(c.byID, s.id)
 	c.used.Remove(s.elem)
+	c.held -= s.cost
 }
 
-// update takes over what the request says and moves on to the next epoch. The
-// caller holds s.mu.
-func (s *session) update(q *fetchRequest) {
+// update takes over what the request says and moves on to the next epoch. It
+// returns by how much the session's cost grew. The caller holds s.mu.
+func (s *session) update(q *fetchRequest) (more int64) {
 	if s.epoch == math.MaxInt32 {
 		s.epoch = 0
 	}
@@ -185,18 +237,21 @@ func (s *session) update(q *fetchRequest) {
 			have = &sessionPart{key: key, high: model.NoOffset, start: model.NoOffset}
 			have.elem = s.order.PushBack(have)
 			s.parts[key] = have
+			more += partCost + int64(len(key.name))
 		}
 		have.read, have.max = p.read, p.max
 	}
 	for _, key := range q.forget {
 		if have := s.parts[key]; have != nil {
 			s.order.Remove(have.elem)
-			delete(s.parts, key)
+			delete(s.parts, have.key)
+			more -= partCost + int64(len(key.name))
 		}
 	}
 	for _, p := range s.parts { // isolation and replica are the request's, not the partition's
 		p.read.Committed, p.read.Replica = q.committed, q.replica
 	}
+	return more
 }
 
 // items lists the session's partitions in the order of service. The caller

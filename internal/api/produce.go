@@ -75,14 +75,17 @@ func (p *produce) parse(body []byte, version int16) bool {
 	p.acks = r.int16()
 	p.timeout = time.Duration(r.int32()) * time.Millisecond
 	p.topics, p.used = p.topics[:0], 0
-	for range r.array(8) {
+	most := len(body)/batch.HeaderSize + sparePartitions
+	for range r.array(minTopic(r.flex)) {
 		var t produceTopic
 		if version >= 13 {
 			t.id = r.uuid()
 		} else {
 			t.name, _ = r.string()
 		}
-		t.n = r.array(5)
+		if t.n = r.array(minPartition(r.flex)); p.used+t.n > most {
+			return false
+		}
 		for range t.n {
 			part := p.part()
 			part.index = r.int32()
@@ -97,6 +100,27 @@ func (p *produce) parse(body []byte, version int16) bool {
 	}
 	r.tags(nil)
 	return !r.bad
+}
+
+// sparePartitions is how many partitions a request may have beyond the batches
+// that its bytes have room for. A partition without a batch is refused anyway;
+// a hundred megabytes of them would decode into gigabytes.
+const sparePartitions = 1000
+
+// minTopic and minPartition are the least bytes of an empty topic with a name,
+// and of a partition without records.
+func minTopic(flex bool) int {
+	if flex {
+		return 3
+	}
+	return 6
+}
+
+func minPartition(flex bool) int {
+	if flex {
+		return 6
+	}
+	return 8
 }
 
 // part gives the next free part.
