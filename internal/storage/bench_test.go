@@ -258,6 +258,9 @@ func BenchmarkRead(b *testing.B) {
 
 // The append path must not feed the garbage collector.
 func TestSteadyAppendsDoNotAllocate(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
 	for name, flush := range map[string]int64{"page cache": Never, "fsync": 1} {
 		t.Run(name, func(t *testing.T) {
 			c := folderConfig(vfs.OS())
@@ -315,6 +318,9 @@ func produced3(b batch.Batch, seq int32) batch.Batch {
 // A fetch must not feed the garbage collector either, whether it goes on where the
 // last one stopped or begins anywhere.
 func TestReadsDoNotAllocate(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
 	c := folderConfig(vfs.OS())
 	c.Path = filepath.Join(t.TempDir(), "data")
 	f, err := OpenFolder(c)

@@ -16,14 +16,15 @@ import (
 // system, Kafka's default.
 const Never = math.MaxInt64
 
-// LogConfig is what a log takes from its topic's configuration. Zero values of
-// the sizes and times mean Kafka's defaults; of FlushMessages 1, of FlushMs Never.
+// LogConfig is what a log takes from its topic's configuration. A zero field
+// means the default: Kafka's, but 1 for FlushMessages. Where 0 is a setting of its
+// own (IndexInterval, FlushMs, DeleteDelayMs) write -1 for it.
 type LogConfig struct {
 	SegmentBytes  int32 // segment.bytes
 	SegmentMs     int64 // segment.ms
 	JitterMs      int64 // segment.jitter.ms
 	IndexBytes    int32 // segment.index.bytes
-	IndexInterval int32 // index.interval.bytes; -1 = 0, an entry for each batch
+	IndexInterval int32 // index.interval.bytes
 
 	// FlushMessages 1 means that the flushed offset is what is on disk. With any
 	// other value it is the end offset at once and syncs only bound what a power
@@ -33,7 +34,7 @@ type LogConfig struct {
 
 	MaxMessageBytes  int32 // max.message.bytes; 0 = no limit here
 	ProducerExpireMs int64 // producer.id.expiration.ms
-	DeleteDelayMs    int64 // file.delete.delay.ms; -1 = 0
+	DeleteDelayMs    int64 // file.delete.delay.ms
 	Compact          bool  // cleanup.policy has compact: offsets may have gaps between segments
 }
 
@@ -56,7 +57,7 @@ func (c LogConfig) withDefaults() LogConfig {
 	set(&c.FlushMs, Never)
 	set(&c.ProducerExpireMs, 24*3600*1000)
 	set(&c.DeleteDelayMs, 60*1000)
-	c.IndexInterval, c.DeleteDelayMs = max(c.IndexInterval, 0), max(c.DeleteDelayMs, 0)
+	c.IndexInterval, c.FlushMs, c.DeleteDelayMs = max(c.IndexInterval, 0), max(c.FlushMs, 0), max(c.DeleteDelayMs, 0)
 	return c
 }
 
@@ -85,8 +86,9 @@ type LogOptions struct {
 }
 
 // Notify hears of a log. The methods run without locks, on whatever goroutine
-// made it so, and must not block. For one log, ends and flushed offsets ascend
-// between truncations.
+// made it so, and must not block or call operations of the log other than Append
+// and accessors. Calls for one log may overlap and arrive out of order: EndOffset
+// and FlushedOffset are the truth.
 type Notify interface {
 	// Appended: records up to end can be read.
 	Appended(l *Log, end model.Offset)
@@ -124,23 +126,32 @@ type Log struct {
 	// truncation (epochs that are cut for a log that is not). Taken before mu.
 	jobs sync.RWMutex
 
-	// mu guards what follows up to the blank line. Only the writer changes it,
-	// except for the sync fields. Never held across I/O.
-	mu       sync.Mutex
+	// mu is never held across I/O.
+	mu sync.Mutex
+	guarded
+
+	owned
+}
+
+// guarded is what Log.mu guards. Only the writer changes it, except for sync, aux
+// and hints.
+type guarded struct {
 	cfg      LogConfig
 	segments []*segment // ascending, never empty; the last is the active one
 	epochs   epochs
 	done     []doneTxn // ascending by first; until their markers are replicated
 	hints    *hints    // nil until the log is read or written
-	gen      uint32    // changes with each truncation
+	gen      uint32    // changes when segments or ends of them are taken away
 	hasTxns  bool      // some segment may have a transaction index
 	sync     syncState
 	aux      []auxFile // files to sync before the recovery point moves on (D2)
+}
 
-	// writer is owned by who drains the queue; nil while the log rests.
-	writer    *writer
+// owned is what belongs to the log's writer, and to who opens the log.
+type owned struct {
+	writer    *writer // nil while the log rests
 	producers producers
-	leader    model.Epoch  // epoch in which this node may append; -1 = none
+	leader    model.Epoch  // in which this node may append; -1 = none
 	snapshot  model.Offset // of the newest producer snapshot, -1 = none
 	wasCut    bool         // recovery removed bytes
 }

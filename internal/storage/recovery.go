@@ -40,7 +40,8 @@ func openLog(s *Syncer, folder *Folder, dir string, tp model.TopicPartition, o L
 	}
 	l := &Log{
 		disk: s, folder: folder, dir: dir, tp: tp, id: o.TopicID, noProducers: o.NoProducers,
-		cfg: o.Config.withDefaults(), leader: model.NoEpoch, snapshot: model.NoOffset,
+		guarded: guarded{cfg: o.Config.withDefaults()},
+		owned:   owned{leader: model.NoEpoch, snapshot: model.NoOffset},
 	}
 	l.alive.Store(true)
 	l.unstable.Store(int64(model.NoOffset))

@@ -58,43 +58,56 @@ type Syncer struct {
 	files  files
 	keeper keeper
 	bufs   sync.Pool // *[]byte of scanBuffer bytes, for reading batch headers
-	spare  sync.Pool // *syncJob
-
-	// work is s.run, bound once: a method value allocates.
-	work  func()
-	syncs int
-
-	// mu guards the queue of logs that want a sync. Every log is in it at most
-	// once, linked by Log.syncNext. It is taken once per sync, not per append.
-	mu         sync.Mutex
-	head, tail *Log
-	running    int // workers
-	workers    sync.WaitGroup
 
 	// failure is set once (D4).
 	failure atomic.Pointer[error]
 
-	// logs are the open logs; active those that have a writer. Guarded by logsMu.
-	logsMu   sync.Mutex
-	logs     map[*Log]struct{}
-	active   map[*Log]struct{}
-	sweeping bool // a sweep is scheduled
-
-	reserve  int64
-	space    atomic.Int64 // bytes that may be written before free space is looked up
-	reserved atomic.Int64 // blocks reserved ahead of writers
+	pool
+	members
+	room
 
 	syncSeconds prometheus.Observer
 	bytesOut    prometheus.Counter
+}
+
+// pool is the goroutines that sync, and the logs that wait for one.
+type pool struct {
+	work  func()    // Syncer.run, bound once: a method value allocates
+	syncs int       // goroutines at most
+	spare sync.Pool // *syncJob
+
+	// mu guards the queue. A log is in it at most once, linked by Log.syncNext. It
+	// is taken once per sync, not per append.
+	mu         sync.Mutex
+	head, tail *Log
+	running    int // goroutines
+	workers    sync.WaitGroup
+}
+
+// members are the open logs of a Syncer.
+type members struct {
+	logsMu   sync.Mutex
+	logs     map[*Log]struct{}
+	active   map[*Log]struct{} // those that have a writer
+	sweeping bool              // a sweep is scheduled
+}
+
+// room is the disk's free space.
+type room struct {
+	reserve  int64        // appends leave so much alone
+	space    atomic.Int64 // bytes that may be written before free space is looked up
+	reserved atomic.Int64 // blocks reserved ahead of writers
 }
 
 // NewSyncer makes a Syncer; Close ends it after its logs are closed.
 func NewSyncer(c SyncerConfig) *Syncer {
 	s := &Syncer{
 		fs: c.FS, path: c.Path, codecs: c.Codecs, log: c.Log, now: c.Now,
-		files: files{fs: c.FS, max: c.Open}, syncs: c.Syncs, reserve: c.Reserve,
-		logs: make(map[*Log]struct{}), active: make(map[*Log]struct{}),
+		files: files{fs: c.FS, max: c.Open},
+		pool:  pool{syncs: c.Syncs},
 	}
+	s.reserve = c.Reserve
+	s.logs, s.active = make(map[*Log]struct{}), make(map[*Log]struct{})
 	if s.codecs == nil {
 		s.codecs = batch.NewCodecs()
 	}
