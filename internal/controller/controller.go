@@ -55,6 +55,11 @@ type Config struct {
 	UncleanElection   bool  // static unclean.leader.election.enable
 	TopicDeletionOff  bool  // delete.topic.enable=false
 
+	// Rebalance is leader.imbalance.check.interval.seconds if
+	// auto.leader.rebalance.enable is set: how often leaderships go back to the
+	// preferred replicas. 0 means never.
+	Rebalance time.Duration
+
 	// SessionTimeout is broker.session.timeout.ms, 0 means 9 s.
 	SessionTimeout time.Duration
 
@@ -130,6 +135,8 @@ type Controller struct {
 	cfg Config
 	// sessions are the brokers heard of in this activation, by id.
 	sessions map[model.NodeID]*session
+	// rebalanceAt is when leaderships are looked at next.
+	rebalanceAt time.Time
 }
 
 // New makes a controller that is not active: sessions begin at Activate.
@@ -158,6 +165,7 @@ func New(cfg Config) *Controller {
 // controller's own registration.
 func (c *Controller) Activate(env Env) Result {
 	c.sessions = make(map[model.NodeID]*session)
+	c.rebalanceAt = env.Now.Add(c.cfg.Rebalance)
 	for b := range env.Image.Brokers() {
 		if !b.Fenced {
 			c.touch(b.ID, b.Epoch, env.Now)
@@ -217,6 +225,8 @@ func (c *Controller) Handle(env Env, req kmsg.Request, who Requester) (Result, e
 		r = c.createPartitions(env, req)
 	case *kmsg.AlterPartitionRequest:
 		r = c.alterPartition(env, req)
+	case *kmsg.AlterPartitionAssignmentsRequest:
+		r = c.alterReassignments(env, req)
 	case *kmsg.ElectLeadersRequest:
 		r = c.electLeaders(env, req)
 	case *kmsg.IncrementalAlterConfigsRequest:

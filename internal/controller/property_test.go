@@ -26,6 +26,8 @@ import (
 //	C6  a leader that was not in sync nor eligible before is "recovering"
 //	C7  there is no leader only if nobody may lead
 //	C8  replaying all records gives the same image
+//	C9  a reassignment ends once all that it adds are in sync; while it runs, its
+//	    lists are replicas and have no member in common
 func TestWhateverHappensTheInvariantsHold(t *testing.T) {
 	t.Run("ELR", func(t *testing.T) {
 		rapid.Check(t, func(t *rapid.T) { history(t, Config{}) })
@@ -88,6 +90,12 @@ func history(t *rapid.T, cfg Config) {
 		func() string {
 			return fmt.Sprintf("elect type=%d %s", rapid.IntRange(0, 1).Draw(t, "type"), partition())
 		},
+		func() string {
+			if rapid.IntRange(0, 4).Draw(t, "cancel") == 0 {
+				return "reassign " + partition()
+			}
+			return fmt.Sprintf("reassign %s to=%s", partition(), members())
+		},
 		func() string { return "sleep 5s" },
 		func() string { return "tick" },
 		func() string {
@@ -141,6 +149,9 @@ func checkImage(t *rapid.T, before, after *image.Image, what string) {
 					fail("C4", "%d is in sync", r)
 				}
 			}
+			if !subset(p.Adding, p.Replicas) || !subset(p.Removing, p.Replicas) || hasTwice(append(slices.Clone(p.Adding), p.Removing...)) {
+				fail("C9", "adding %v removing %v", p.Adding, p.Removing)
+			}
 			if p.Leader == noLeader {
 				eligible := p.ISR
 				if elr && len(eligible) == 0 {
@@ -156,6 +167,10 @@ func checkImage(t *rapid.T, before, after *image.Image, what string) {
 			was, ok := old.Partition(id)
 			if !ok {
 				continue
+			}
+			if strings.HasPrefix(what, "isr ") && p.PartitionEpoch != was.PartitionEpoch && len(p.Adding)+len(p.Removing) > 0 &&
+				subset(p.Adding, p.ISR) && len(without(p.ISR, p.Removing...)) > 0 {
+				fail("C9", "not ended; was %+v", *was)
 			}
 			changed := p.Leader != was.Leader
 			if p.LeaderEpoch < was.LeaderEpoch || p.PartitionEpoch < was.PartitionEpoch || changed && p.LeaderEpoch == was.LeaderEpoch ||

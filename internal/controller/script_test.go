@@ -50,7 +50,7 @@ func runScript(t *testing.T, file string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := newWorld(Config{})
+	w := newWorld(Config{Rebalance: 5 * time.Minute})
 	var out strings.Builder
 	for block := range strings.SplitSeq(strings.TrimRight(string(data), "\n")+"\n", "\n\n") {
 		command, want, _ := strings.Cut(block, "----\n")
@@ -253,7 +253,8 @@ func (w *world) play(t tb, line string) string {
 		tp := strings.Split(a.words[0], "/")
 		topic, _ := w.img.Topic(tp[0])
 		p, _ := topic.Partition(int32(must(strconv.Atoi(tp[1]))))
-		fmt.Fprintf(&out, "replicas %v isr %v leader %d epoch %d/%d recovery %d elr %v last %v\n", p.Replicas, p.ISR, p.Leader, p.LeaderEpoch, p.PartitionEpoch, p.RecoveryState, p.ELR, p.LastKnownELR)
+		fmt.Fprintf(&out, "replicas %v isr %v leader %d epoch %d/%d recovery %d elr %v last %v adding %v removing %v\n",
+			p.Replicas, p.ISR, p.Leader, p.LeaderEpoch, p.PartitionEpoch, p.RecoveryState, p.ELR, p.LastKnownELR, p.Adding, p.Removing)
 	default:
 		req, who := w.request(t, name, a)
 		r, err := w.c.Handle(w.env(), req, who)
@@ -312,6 +313,18 @@ func (w *world) request(t tb, name string, a args) (kmsg.Request, Requester) {
 			topic, p, _ := strings.Cut(word, "/")
 			req.Topics = append(req.Topics, kmsg.ElectLeadersRequestTopic{Topic: topic, Partitions: ints(p)})
 		}
+		return req, who
+	case "reassign":
+		req := kmsg.NewPtrAlterPartitionAssignmentsRequest()
+		req.Version, req.AllowReplicationFactorChange = 1, !a.has("same")
+		topic, number, _ := strings.Cut(a.words[0], "/")
+		rt := kmsg.AlterPartitionAssignmentsRequestTopic{Topic: topic}
+		p := kmsg.AlterPartitionAssignmentsRequestTopicPartition{Partition: ints(number)[0]}
+		for _, s := range a.keys["to"] {
+			p.Replicas = append([]int32{}, ints(s)...)
+		}
+		rt.Partitions = append(rt.Partitions, p)
+		req.Topics = append(req.Topics, rt)
 		return req, who
 	case "config", "replace":
 		return w.configs(name, a), who
@@ -564,6 +577,13 @@ func respond(resp kmsg.Response) string {
 		for _, t := range r.Topics {
 			for _, p := range t.Partitions {
 				fmt.Fprintf(&b, "partition %d: %s leader %d epoch %d/%d isr %v recovery %d\n", p.Partition, code(p.ErrorCode), p.LeaderID, p.LeaderEpoch, p.PartitionEpoch, p.ISR, p.LeaderRecoveryState)
+			}
+		}
+	case *kmsg.AlterPartitionAssignmentsResponse:
+		fmt.Fprintf(&b, "%s\n", said(r.ErrorCode, r.ErrorMessage))
+		for _, t := range r.Topics {
+			for _, p := range t.Partitions {
+				fmt.Fprintf(&b, "%s-%d: %s\n", t.Topic, p.Partition, said(p.ErrorCode, p.ErrorMessage))
 			}
 		}
 	case *kmsg.ElectLeadersResponse:

@@ -52,9 +52,12 @@ func (c *Controller) alive(b *image.Broker, now time.Time) bool {
 }
 
 // Next is when Tick has something to do at the latest, given that nobody is heard
-// of before; the zero time if no broker has a session.
+// of before; the zero time if there is nothing to wait for.
 func (c *Controller) Next() time.Time {
 	var next time.Time
+	if c.cfg.Rebalance > 0 && len(c.sessions) > 1 {
+		next = c.rebalanceAt
+	}
 	for _, s := range c.sessions {
 		end := s.heard.Add(c.cfg.SessionTimeout)
 		if s.again.After(end) {
@@ -67,10 +70,21 @@ func (c *Controller) Next() time.Time {
 	return next
 }
 
-// Tick fences the brokers whose sessions have expired. Their leaderships move in
+// Tick decides what time has brought: brokers whose sessions have expired are
+// fenced; now and then leaderships go back to the preferred replicas. Each result
+// is decided on env, so at most one is given at a time: call again while Next is
+// not after now.
+func (c *Controller) Tick(env Env) []Result {
+	if r := c.expire(env); r != nil {
+		return r
+	}
+	return c.rebalance(env)
+}
+
+// expire fences the brokers whose sessions have ended. Their leaderships move in
 // the same decision, together, so that no partition moves from one dead broker to
 // another.
-func (c *Controller) Tick(env Env) []Result {
+func (c *Controller) expire(env Env) []Result {
 	var dead []*image.Broker
 	for id, s := range c.sessions {
 		if env.Now.Sub(s.heard) < c.cfg.SessionTimeout || env.Now.Before(s.again) {
