@@ -269,6 +269,10 @@ func (n *Node) awaitUnfenced(ctx context.Context) error {
 	if err := n.await(ctx, n.link.Running(), "the controller to unfence the broker"); err != nil {
 		return err
 	}
+	// The leaderships that come with it are in the log; clients must find them.
+	if err := n.link.Caught(ctx); err != nil {
+		return err
+	}
 	n.http.setReady(true)
 	return nil
 }
