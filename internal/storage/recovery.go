@@ -104,7 +104,7 @@ func (l *Log) open(o LogOptions) error {
 	if err != nil {
 		return err
 	}
-	return l.settleOpen(o, end, scanned, fresh)
+	return l.settleOpen(o, end, scanned, fresh, snapshotsIn(names))
 }
 
 // names lists the log's folder, which is made if it is not there.
@@ -419,7 +419,7 @@ func (l *Log) rewriteTables(s *segment, txns []AbortedTxn) error {
 }
 
 // settleOpen brings the whole log to its end after recovery.
-func (l *Log) settleOpen(o LogOptions, end model.Offset, scanned int, fresh bool) error {
+func (l *Log) settleOpen(o LogOptions, end model.Offset, scanned int, fresh bool, snapshots []model.Offset) error {
 	start := max(o.Start, l.segments[0].base)
 	l.end.Store(int64(end))
 	l.start.Store(int64(min(start, end)))
@@ -440,10 +440,11 @@ func (l *Log) settleOpen(o LogOptions, end model.Offset, scanned int, fresh bool
 	if l.epochs.cutStart(start) {
 		l.sync.epochs = true
 	}
-	if err := l.dropStraySnapshots(end); err != nil {
+	snapshots, err := l.dropStraySnapshots(snapshots, end)
+	if err != nil {
 		return err
 	}
-	if err := l.loadProducers(end); err != nil {
+	if err := l.loadProducersFrom(snapshots, end); err != nil {
 		return err
 	}
 	l.sync.synced = end

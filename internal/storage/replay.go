@@ -3,6 +3,7 @@ package storage
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 
 	"ottla.dev/ottla/internal/batch"
@@ -14,18 +15,23 @@ import (
 // that is not after it, and the batches between. Called by the writer or while
 // the log is being opened.
 func (l *Log) loadProducers(end model.Offset) error {
+	all, err := l.snapshots()
+	if err != nil {
+		return err
+	}
+	return l.loadProducersFrom(all, end)
+}
+
+// loadProducersFrom is loadProducers with the snapshots that there are, ascending.
+func (l *Log) loadProducersFrom(all []model.Offset, end model.Offset) error {
 	l.producers.clear()
 	l.unstable.Store(int64(model.NoOffset))
 	l.snapshot = model.NoOffset
 	if l.noProducers {
 		return nil
 	}
-	snapshots, err := l.snapshots()
-	if err != nil {
-		return err
-	}
 	from := l.segments[0].base
-	for _, at := range slices.Backward(snapshots) {
+	for _, at := range slices.Backward(all) {
 		if at > end {
 			continue
 		}
@@ -34,6 +40,9 @@ func (l *Log) loadProducers(end model.Offset) error {
 		var ps *producers
 		if err == nil {
 			ps, err = parseSnapshot(data)
+		}
+		if errors.Is(err, fs.ErrNotExist) { // found broken while the log was walked over
+			continue
 		}
 		if errors.Is(err, errCorrupt) || errors.Is(err, vfs.ErrTooLarge) {
 			l.disk.log.Warn("a producer snapshot is broken; an older one is used", "log", l.dir, "offset", int64(at), "error", err)
@@ -63,14 +72,22 @@ func (l *Log) snapshots() ([]model.Offset, error) {
 	if err != nil {
 		return nil, err
 	}
-	var at []model.Offset
+	names := make(map[string]bool, len(entries))
 	for _, e := range entries {
-		if base, suffix, ok := parseName(e.Name()); ok && suffix == snapshotSuffix {
+		names[e.Name()] = true
+	}
+	return snapshotsIn(names), nil
+}
+
+func snapshotsIn(names map[string]bool) []model.Offset {
+	var at []model.Offset
+	for name := range names {
+		if base, suffix, ok := parseName(name); ok && suffix == snapshotSuffix {
 			at = append(at, base)
 		}
 	}
 	slices.Sort(at)
-	return at, nil
+	return at
 }
 
 // replay applies the batches in [from, end) to the producers' state. Data batches
@@ -125,12 +142,9 @@ func (l *Log) replaySegment(s *segment, from, end model.Offset) error {
 }
 
 // dropStraySnapshots removes snapshots that opening will never need: above the
-// end, and those that are at no segment's base, except the newest one.
-func (l *Log) dropStraySnapshots(end model.Offset) error {
-	all, err := l.snapshots()
-	if err != nil || len(all) == 0 {
-		return err
-	}
+// end, and those that are at no segment's base, except the newest one. It returns
+// those that are left.
+func (l *Log) dropStraySnapshots(all []model.Offset, end model.Offset) (left []model.Offset, err error) {
 	newest := model.NoOffset
 	for _, at := range all {
 		if at <= end {
@@ -139,12 +153,13 @@ func (l *Log) dropStraySnapshots(end model.Offset) error {
 	}
 	for _, at := range all {
 		if at == newest || at <= end && l.segments[l.findLocked(at)].base == at {
+			left = append(left, at)
 			continue
 		}
 		if err := removeFile(l.disk.fs, l.name(at, snapshotSuffix)); err != nil {
-			return err
+			return nil, err
 		}
 		l.sync.dir = true
 	}
-	return nil
+	return left, nil
 }
