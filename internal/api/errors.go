@@ -8,6 +8,7 @@ import (
 
 	"ottla.dev/ottla/internal/batch"
 	"ottla.dev/ottla/internal/broker"
+	"ottla.dev/ottla/internal/coord"
 	"ottla.dev/ottla/internal/storage"
 )
 
@@ -44,6 +45,10 @@ var codes = []struct {
 	{storage.ErrFull, kerr.KafkaStorageError},
 	{storage.ErrFailed, kerr.KafkaStorageError},
 	{storage.ErrClosed, kerr.NotLeaderForPartition},
+	{coord.ErrLoading, kerr.CoordinatorLoadInProgress},
+	{coord.ErrNotCoordinator, kerr.NotCoordinator},
+	{broker.ErrNoCoordinator, kerr.NotCoordinator},
+	{coord.ErrFailed, kerr.CoordinatorNotAvailable},
 	{context.DeadlineExceeded, kerr.RequestTimedOut},
 	{context.Canceled, kerr.BrokerNotAvailable},
 }

@@ -29,6 +29,7 @@ import (
 
 	"ottla.dev/ottla/internal/batch"
 	"ottla.dev/ottla/internal/config"
+	"ottla.dev/ottla/internal/coord"
 	"ottla.dev/ottla/internal/image"
 	"ottla.dev/ottla/internal/model"
 	"ottla.dev/ottla/internal/storage"
@@ -49,6 +50,10 @@ type Config struct {
 	Rand       *rand.Rand // used by the metadata goroutine only
 	Log        *slog.Logger
 
+	// Machines has, for each internal topic that keeps a coordinator's state, what
+	// makes its machines.
+	Machines map[string]func() coord.Machine
+
 	// Progress, if not nil, is told how many of the logs are open while Load runs.
 	Progress func(open, total int)
 }
@@ -67,13 +72,16 @@ type Broker struct {
 	// epoch is this life's registration offset, 0 until registered.
 	epoch atomic.Int64
 
-	ids producerIDs
+	ids   producerIDs
+	coord coordinators
 }
 
 // New makes a broker that hosts nothing yet.
 func New(cfg Config) *Broker {
 	b := &Broker{cfg: cfg}
 	b.ids.broker = b
+	b.coord.machines = cfg.Machines
+	b.coord.shards = make(map[model.TopicPartition]*shard)
 	b.image.Store(image.Empty())
 	b.topics.Store(new(table))
 	return b
@@ -106,6 +114,7 @@ func (b *Broker) TopicByID(id model.UUID) *Topic {
 // Close flushes and closes all logs and their folders, so that the next start
 // needs no recovery. Nothing may be in flight any more.
 func (b *Broker) Close() error {
+	b.stopCoordinators()
 	var errs []error
 	for _, f := range b.cfg.Folders {
 		if f.Failed() == nil {

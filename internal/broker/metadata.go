@@ -106,6 +106,7 @@ func (b *Broker) Apply(img *image.Image, d *image.Delta) {
 	}
 	b.topics.Store(t)
 	b.image.Store(img)
+	b.tellCoordinators(d)
 }
 
 func (b *Broker) newTopic(img *image.Image, name string, id model.UUID) *Topic {
@@ -225,6 +226,7 @@ func (b *Broker) assume(p *Partition, _ *image.Image, part *image.Partition) {
 		b.cfg.Log.Error("cannot take the leadership", "partition", p.Name().String(), "epoch", part.LeaderEpoch, "error", err)
 		p.retire(fmt.Errorf("%w: %w", ErrFolder, err))
 	}
+	b.coordinate(p)
 }
 
 // drop forgets a deleted topic and deletes its logs.
@@ -243,6 +245,7 @@ func (b *Broker) drop(t *table, id model.UUID) {
 
 func (b *Broker) remove(p *Partition) {
 	p.retire(ErrGone)
+	b.coordinate(p)
 	if p.log == nil {
 		return
 	}

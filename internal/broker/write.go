@@ -25,6 +25,9 @@ type Write struct {
 	// must not block. Err in Append says how it went.
 	Finish func(*Write)
 
+	// Written, if set, is called before that when the batch is in the file.
+	Written func(*Write)
+
 	p    *Partition
 	next *Write // link in one of the partition's lists; guarded by its mu
 }
@@ -96,6 +99,9 @@ func (w *Write) written(*storage.Append) {
 	if w.Err != nil || w.Acks == 0 {
 		w.finish(w.Err)
 		return
+	}
+	if w.Written != nil {
+		w.Written(w)
 	}
 	p := w.p
 	p.mu.Lock()
