@@ -20,6 +20,9 @@ const (
 	// flightBytes is how much may be proposed and not yet applied; decisions wait
 	// beyond that, so that what is speculative stays bounded.
 	flightBytes = 16 << 20
+	// maxResult is how many records one decision may have, so that its entry fits a
+	// frame and a segment.
+	maxResult = 250_000
 )
 
 // phase is how far a leader has come. It only moves forward.
@@ -164,8 +167,9 @@ func (q *Quorum) decide(results []controller.Result, calls *[]*call) error {
 	l := q.core.leading
 	w := newBatcher(q.cfg.Codecs, l.next, epochOf(l.term), q.cfg.Now().UnixMilli())
 	p := &proposal{base: l.next, img: l.img, last: w.now}
+	var bad *undecidable
 	for _, r := range results {
-		if err := q.gather(p, w, r); err != nil {
+		if err := q.gather(p, w, r); err != nil && !errors.As(err, &bad) {
 			return err
 		}
 	}
@@ -180,7 +184,6 @@ func (q *Quorum) decide(results []controller.Result, calls *[]*call) error {
 		r, err := q.cfg.Controller.Handle(env, next.req, next.who)
 		if err == nil {
 			err = q.gather(p, w, r)
-			var bad *undecidable
 			if err != nil && !errors.As(err, &bad) {
 				return err
 			}
@@ -215,10 +218,11 @@ func (q *Quorum) owe(list []pending) {
 	}
 }
 
-// An undecidable is a result that does not fit the image it was decided on.
+// An undecidable is a result that is too large, or (a bug) does not fit the image
+// it was decided on.
 type undecidable struct{ err error }
 
-func (e *undecidable) Error() string { return "BUG: decision does not fit: " + e.err.Error() }
+func (e *undecidable) Error() string { return "the decision cannot be made: " + e.err.Error() }
 func (e *undecidable) Unwrap() error { return e.err }
 
 // gather adds one result to a proposal. An *undecidable leaves the proposal as it
@@ -231,6 +235,10 @@ func (q *Quorum) gather(p *proposal, w *batcher, r controller.Result) error {
 	if r.Txn {
 		begin := record.NewBeginTransactionRecord()
 		recs = append(append([]record.Metadata{begin}, recs...), record.NewEndTransactionRecord())
+	}
+	if len(recs) > maxResult {
+		q.cfg.Log.Error("a decision is too large", "records", len(recs), "limit", maxResult)
+		return &undecidable{fmt.Errorf("it has %d records, at most %d are possible", len(recs), maxResult)}
 	}
 	img, delta, err := p.img.Apply(w.next, w.epoch, recs)
 	if err != nil {

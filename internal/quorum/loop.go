@@ -135,6 +135,7 @@ func (q *Quorum) loop(ctx context.Context, g *errgroup.Group) (err error) {
 		case <-ticks:
 			c.node.Tick()
 			q.watchSnapshots()
+			q.tell()
 		case <-timer.C:
 		}
 	}
@@ -256,7 +257,7 @@ func (q *Quorum) notLeader() error {
 // tell publishes the status.
 func (q *Quorum) tell() {
 	c := &q.core
-	s := &Status{Leader: q.nodeOf(c.lead), Epoch: epochOf(c.term), Voters: c.voters}
+	s := &Status{Leader: q.nodeOf(c.lead), Epoch: epochOf(c.term), Voters: c.voters, Applied: c.applied.index}
 	if l := c.leading; l != nil {
 		s.Active = l.phase == active
 		s.Progress = make([]uint64, len(c.voters))

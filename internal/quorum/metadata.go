@@ -2,6 +2,7 @@ package quorum
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -125,13 +126,16 @@ func (m *MetadataLog) Next(img *image.Image, max int64) (next *image.Image, delt
 // storage.ErrOutOfRange for one behind the end.
 func (m *MetadataLog) Read(from model.Offset, max int64) ([]byte, error) {
 	end := m.end()
-	if id, ok := m.LatestSnapshot(); ok && from < m.log.StartOffset() {
-		return nil, &SnapshotError{From: from, ID: id}
-	}
 	if from == end {
 		return nil, nil
 	}
-	return readBytes(m.log, from, end, max)
+	data, err := readBytes(m.log, from, end, max)
+	if errors.Is(err, storage.ErrOutOfRange) && from < m.log.StartOffset() {
+		if id, ok := m.LatestSnapshot(); ok {
+			return nil, &SnapshotError{From: from, ID: id}
+		}
+	}
+	return data, err
 }
 
 // LatestSnapshot names the newest snapshot, if there is one.

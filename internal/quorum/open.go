@@ -19,8 +19,9 @@ import (
 const (
 	metadataFolder = model.MetadataTopic + "-0"
 	raftFolder     = "raft"
-	// raftSegment is the size of the Raft log's segments.
-	raftSegment = 16 << 20
+	// raftSegment is the size of the Raft log's segments: what one entry may have at
+	// most, and the step in which trimming gives space back.
+	raftSegment = MaxFrame
 )
 
 // Open reads what is on disk and brings it into one state: the newest snapshot
@@ -181,7 +182,7 @@ func (q *Quorum) load(st *state) error {
 	}
 	now := q.cfg.Now()
 	c.moved = now
-	c.snapshots = snapshotting{newest: st.snapshot, at: now, bytes: q.meta.log.Size()}
+	c.snapshots.newest, c.snapshots.at = st.snapshot, now
 	if err := cleanSnapshots(q.cfg.FS, q.dir, q.keptSnapshots(st)...); err != nil {
 		return err
 	}
@@ -232,6 +233,7 @@ func (q *Quorum) loadMetadata(st *state) error {
 				return err
 			}
 			c.img, c.end, c.last = img, b.NextOffset(), b.MaxTimestamp()
+			c.snapshots.bytes += int64(len(b))
 			return nil
 		})
 		if err == nil && c.end == at {

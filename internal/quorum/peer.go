@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
@@ -78,20 +79,41 @@ func (q *Quorum) Receive(frame []byte) error {
 	return nil
 }
 
+// turnDelay is between the campaigns of voters that forget the same leader: time
+// enough for the first to be elected, so that they do not split the vote.
+const turnDelay = 50 * time.Millisecond
+
 // Refused tells that a voter's address refuses connections: no process is there.
 // If it leads, it is forgotten at once and an election begins, without waiting
-// for the election timeout.
+// for the election timeout. The other voters may hear the same; they campaign one
+// after another, in the order of Voters, until one leads.
 func (q *Quorum) Refused(v Voter) {
 	q.inbox.post(func() {
 		c := &q.core
-		if c.lead != v.raftID() || c.leading != nil || len(c.voters) == 1 {
+		if c.lead != v.raftID() || c.leading != nil || !c.isVoter(q.self) {
 			return
 		}
 		q.cfg.Log.Info("the leader's address refuses connections", "leader", v.ID, "epoch", c.term)
 		if err := c.node.ForgetLeader(); err != nil {
 			return
 		}
-		_ = c.node.Campaign()
+		turn := 0
+		for _, o := range c.voters {
+			if o.DirectoryID == q.self.DirectoryID {
+				break
+			}
+			if o.DirectoryID != v.DirectoryID {
+				turn++
+			}
+		}
+		term := c.term
+		time.AfterFunc(time.Duration(turn)*turnDelay, func() {
+			q.inbox.post(func() {
+				if s := c.node.BasicStatus(); s.Lead == raft.None && s.GetTerm() == term && s.RaftState == raft.StateFollower {
+					_ = c.node.Campaign() // refused while a change of voters is not applied
+				}
+			})
+		})
 	})
 }
 

@@ -247,8 +247,10 @@ type Status struct {
 	Active        bool
 	HighWatermark model.Offset
 	Voters        []Voter
-	// Progress has, on the leader, each voter's last known Raft index, in the order
-	// of Voters.
+	// Applied is the Raft index of the last entry applied here. Progress has, on the
+	// leader, each voter's last known Raft index, in the order of Voters; it is as old
+	// as the last tick.
+	Applied  uint64
 	Progress []uint64
 }
 

@@ -336,17 +336,23 @@ func parseSnapshotID(b []byte) (SnapshotID, error) {
 }
 
 // appendAll appends whole batches that lie in data, ended at ends, and waits
-// until they are written.
+// until they are written. Those that an earlier try has written, before the disk
+// was full, are passed over.
 func appendAll(log *storage.Log, data []byte, ends []int) error {
 	var errs []error
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	list := make([]*storage.Append, len(ends))
-	wg.Add(len(ends))
-	from := 0
-	for i, end := range ends {
-		list[i] = &storage.Append{
-			Batch: data[from:end:end], Replica: true,
+	list := make([]*storage.Append, 0, len(ends))
+	from, have := 0, log.EndOffset()
+	for _, end := range ends {
+		b := batch.Batch(data[from:end:end])
+		from = end
+		if b.NextOffset() <= have {
+			continue
+		}
+		wg.Add(1)
+		list = append(list, &storage.Append{
+			Batch: b, Replica: true,
 			Done: func(a *storage.Append) {
 				if a.Err != nil {
 					mu.Lock()
@@ -355,8 +361,7 @@ func appendAll(log *storage.Log, data []byte, ends []int) error {
 				}
 				wg.Done()
 			},
-		}
-		from = end
+		})
 	}
 	log.AppendAll(list...)
 	wg.Wait()
