@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -61,7 +62,8 @@ func newTopicCreate(h Host, c *cluster) *cobra.Command {
 					return err
 				}
 				var errs []error
-				for _, r := range resp.Sorted() {
+				for _, name := range slices.Sorted(maps.Keys(resp)) {
+					r := resp[name]
 					switch {
 					case r.Err == nil:
 						fmt.Fprintf(h.Out, "created %s: %s, replication factor %d, id %s\n", r.Topic, count(int64(r.NumPartitions), "partition", "partitions"), r.ReplicationFactor, model.UUID(r.ID))
@@ -227,7 +229,8 @@ func newTopicDelete(h Host, c *cluster) *cobra.Command {
 					return err
 				}
 				var errs []error
-				for _, r := range resp.Sorted() {
+				for _, name := range slices.Sorted(maps.Keys(resp)) {
+					r := resp[name]
 					switch {
 					case r.Err == nil:
 						fmt.Fprintf(h.Out, "deleted %s\n", r.Topic)
