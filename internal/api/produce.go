@@ -60,6 +60,7 @@ type producePart struct {
 	records []byte
 	topic   *broker.Topic
 	where   *broker.Partition
+	sent    bool // where has it, or had it: expire may abandon it
 }
 
 func newProduce(s *Server) *produce {
@@ -177,7 +178,7 @@ func (p *produce) find(img *image.Image, t *produceTopic) (*broker.Topic, error)
 }
 
 func (p *produce) startPart(img *image.Image, topic *broker.Topic, err error, part *producePart, now int64) {
-	part.topic, part.where = topic, nil
+	part.topic, part.where, part.sent = topic, nil, false
 	if topic != nil {
 		part.where = topic.Partition(part.index)
 	}
@@ -191,11 +192,11 @@ func (p *produce) startPart(img *image.Image, topic *broker.Topic, err error, pa
 		err = p.admit(part)
 	}
 	if err != nil {
-		part.where = nil // nothing waits there: expire passes it by
 		part.Err, part.Base, part.Start, part.AppendTime = err, model.NoOffset, model.NoOffset, -1
 		p.done()
 		return
 	}
+	part.sent = true
 	part.where.Write(part.Write, part.records, now)
 }
 
@@ -243,7 +244,7 @@ func (p *produce) arm() {
 // expire gives up on what is not replicated in time.
 func (p *produce) expire() {
 	for _, part := range p.parts[:p.used] {
-		if part.where != nil {
+		if part.sent {
 			part.Abandon(broker.ErrTimeout)
 		}
 	}
