@@ -32,8 +32,8 @@ func (c *cluster) flags(cmd *cobra.Command) {
 	if env := os.Getenv(serversEnv); env != "" {
 		def = env
 	}
-	cmd.PersistentFlags().StringVarP(&c.servers, "bootstrap-server", "b", def, "brokers to start with, host:port,… (environment: "+serversEnv+")")
-	cmd.PersistentFlags().DurationVar(&c.timeout, "timeout", 15*time.Second, "how long a request may take, connecting included")
+	cmd.PersistentFlags().StringVarP(&c.servers, "bootstrap-server", "b", def, "brokers to start with, `host:port`,… (environment: "+serversEnv+")")
+	cmd.PersistentFlags().DurationVar(&c.timeout, "timeout", 15*time.Second, "longest `time` for a request, connecting included")
 }
 
 // client makes a client; the first request connects.

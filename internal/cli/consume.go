@@ -43,11 +43,11 @@ func newConsume(h Host) *cobra.Command {
 		},
 	}
 	c.flags(cmd)
-	cmd.Flags().StringVarP(&f.format, "format", "f", `%v\n`, "how records are printed")
-	cmd.Flags().StringVarP(&f.from, "from", "o", "earliest", "where to begin: earliest, latest, an offset, -N for the last N, or a time (RFC 3339)")
-	cmd.Flags().IntVarP(&f.count, "count", "n", 0, "stop after so many records")
+	cmd.Flags().StringVarP(&f.format, "format", "f", `%v\n`, "`layout` of the output, see above")
+	cmd.Flags().StringVarP(&f.from, "from", "o", "earliest", "`place` to begin: earliest, latest, an offset, -N for the last N, or a time (RFC 3339)")
+	cmd.Flags().IntVarP(&f.count, "count", "n", 0, "stop after this `number` of records")
 	cmd.Flags().BoolVarP(&f.end, "end", "e", false, "stop at what is the end now")
-	cmd.Flags().Int32SliceVarP(&f.partitions, "partition", "p", nil, "only these partitions")
+	cmd.Flags().Int32SliceVarP(&f.partitions, "partition", "p", nil, "only these `partitions`, as in 0,2")
 	cmd.Flags().BoolVar(&f.committed, "read-committed", false, "only records of committed transactions")
 	return cmd
 }

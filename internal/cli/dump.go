@@ -56,8 +56,8 @@ func newDump(h Host) *cobra.Command {
 	cmd.Flags().BoolVarP(&f.records, "records", "r", false, "print the records of each batch")
 	cmd.Flags().BoolVar(&f.metadata, "metadata", false, "take records for metadata records, wherever the file lies")
 	cmd.Flags().BoolVar(&f.verify, "verify", false, "hold indexes against their segments, look into every batch")
-	cmd.Flags().StringVarP(&f.format, "format", "f", "text", "how keys and values are printed: text, hex or json (values that are JSON as they are)")
-	cmd.Flags().StringVarP(&f.output, "output", "o", "text", "text, or json: an object a line")
+	cmd.Flags().StringVarP(&f.format, "format", "f", "text", "`form` of keys and values: text, hex or json (values that are JSON as they are)")
+	cmd.Flags().StringVarP(&f.output, "output", "o", "text", "`form` of the output: text, or json, an object a line")
 	return cmd
 }
 

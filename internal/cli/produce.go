@@ -43,12 +43,12 @@ func newProduce(h Host) *cobra.Command {
 		},
 	}
 	c.flags(cmd)
-	cmd.Flags().StringVarP(&f.format, "format", "f", `%v\n`, "how records are read")
-	cmd.Flags().StringVarP(&f.key, "key", "k", "", "key of every record")
-	cmd.Flags().StringVarP(&f.compression, "compression", "z", "none", "codec: "+strings.Join(codecs, ", "))
-	cmd.Flags().StringVar(&f.acks, "acks", "all", "what to wait for: all, 1 (the leader) or 0 (nothing)")
-	cmd.Flags().StringArrayVarP(&f.headers, "header", "H", nil, "header of every record, key=value (may be repeated)")
-	cmd.Flags().Int32VarP(&f.partition, "partition", "p", -1, "partition for every record; -1 chooses by key")
+	cmd.Flags().StringVarP(&f.format, "format", "f", `%v\n`, "`layout` of the input, see above")
+	cmd.Flags().StringVarP(&f.key, "key", "k", "", "`key` of every record")
+	cmd.Flags().StringVarP(&f.compression, "compression", "z", "none", "`codec`: "+strings.Join(codecs, ", "))
+	cmd.Flags().StringVar(&f.acks, "acks", "all", "`replicas` to wait for: all, 1 (the leader) or 0 (none)")
+	cmd.Flags().StringArrayVarP(&f.headers, "header", "H", nil, "header of every record, `key=value` (may be repeated)")
+	cmd.Flags().Int32VarP(&f.partition, "partition", "p", -1, "`partition` for every record; -1 chooses by key")
 	return cmd
 }
 

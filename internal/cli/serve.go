@@ -19,7 +19,11 @@ const serveLong = `Runs a node until it gets SIGTERM or Ctrl-C.
 
 Without FILE it is a broker and controller on 127.0.0.1:9092 (controller 9093,
 HTTP 8080) with its data in ./ottla-data. FILE is a server.properties of an
-Apache Kafka KRaft node, unchanged.`
+Apache Kafka KRaft node, unchanged; --set wins over it. ${env:NAME} and ${file:path:key}
+in values are replaced if config.providers says so.
+
+Empty folders are formatted by themselves. A record is on disk before it is
+acknowledged, unless log.flush.interval.messages is set. Log lines go to stderr.`
 
 // closeTimeout bounds a clean stop; what is on disk by then is recovered at the
 // next start.
@@ -46,9 +50,9 @@ func newServe(h Host) *cobra.Command {
 			return serve(cmd.Context(), h, s, log, quiet)
 		},
 	}
-	cmd.Flags().StringArrayVar(&set, "set", nil, "set a property over FILE or the defaults: key=value (may be repeated)")
+	cmd.Flags().StringArrayVar(&set, "set", nil, "property over FILE and the defaults, `key=value` (may be repeated)")
 	cmd.Flags().BoolVar(&quiet, "quiet", false, "do not print the summary at the start")
-	cmd.Flags().TextVar(&level, "log-level", slog.LevelInfo, "least level of log lines: debug, info, warn or error")
+	cmd.Flags().TextVar(&level, "log-level", slog.LevelInfo, "least `level` of log lines: debug, info, warn or error")
 	return cmd
 }
 

@@ -67,8 +67,8 @@ func newStorageFormat(h Host) *cobra.Command {
 			return formatFolders(cmd.Context(), h, s, id, ignore)
 		},
 	}
-	cmd.Flags().StringVarP(&file, "config", "c", "", "server.properties of the node (default: what `ottla serve` uses)")
-	cmd.Flags().StringVarP(&cluster, "cluster-id", "t", "", "id of the cluster")
+	cmd.Flags().StringVarP(&file, "config", "c", "", "`file` with the node's properties (default: what a serve without one uses)")
+	cmd.Flags().StringVarP(&cluster, "cluster-id", "t", "", "`id` of the cluster")
 	cmd.Flags().BoolVarP(&ignore, "ignore-formatted", "g", false, "leave folders that are formatted already as they are")
 	cmd.Flags().Bool("standalone", false, "accepted for kafka-storage's sake: a single controller is always standalone")
 	return cmd
@@ -133,7 +133,7 @@ func newStorageInfo(h Host) *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringVarP(&file, "config", "c", "", "server.properties of the node (default: what `ottla serve` uses)")
+	cmd.Flags().StringVarP(&file, "config", "c", "", "`file` with the node's properties (default: what a serve without one uses)")
 	return cmd
 }
 

@@ -77,9 +77,9 @@ func newTopicCreate(h Host, c *cluster) *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().Int32VarP(&partitions, "partitions", "p", -1, "number of partitions; -1 is the cluster's default")
-	cmd.Flags().Int16VarP(&factor, "replication-factor", "r", -1, "replicas of each partition; -1 is the cluster's default")
-	cmd.Flags().StringArrayVarP(&configs, "config", "c", nil, "topic config, key=value (may be repeated)")
+	cmd.Flags().Int32VarP(&partitions, "partitions", "p", -1, "`number` of partitions; -1 is the cluster's default")
+	cmd.Flags().Int16VarP(&factor, "replication-factor", "r", -1, "`number` of replicas of each partition; -1 is the cluster's default")
+	cmd.Flags().StringArrayVarP(&configs, "config", "c", nil, "topic config, `key=value` (may be repeated)")
 	cmd.Flags().BoolVar(&lenient, "if-not-exists", false, "a topic that exists is no error")
 	return cmd
 }
