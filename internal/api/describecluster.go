@@ -1,6 +1,8 @@
 package api
 
 import (
+	"fmt"
+
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -17,7 +19,6 @@ const (
 // nodes. v1 endpoint types (KIP-919), v2 fenced brokers (KIP-1073). KAFKA.md 3.13.
 func (c call) describeCluster() {
 	req, resp := c.msg.(*kmsg.DescribeClusterRequest), kmsg.NewPtrDescribeClusterResponse()
-	resp.ClusterID = c.s.cfg.ClusterID.String()
 	resp.ControllerID = -1
 	resp.ClusterAuthorizedOperations = notAsked
 	want := int8(typeBrokers)
@@ -28,17 +29,13 @@ func (c call) describeCluster() {
 	if c.s.cfg.OnController {
 		here = typeControllers
 	}
-	resp.EndpointType = want
-	switch {
-	case want != typeBrokers && want != typeControllers:
-		resp.ErrorCode = kerr.UnsupportedEndpointType.Code
-	case want != here:
-		resp.ErrorCode = kerr.MismatchedEndpointType.Code
-	}
-	if resp.ErrorCode != 0 {
+	resp.EndpointType = typeBrokers
+	if err := checkEndpoint(want, here, c.Version); err != nil {
+		resp.ErrorCode, resp.ErrorMessage = code(err), text(err)
 		c.reply(resp)
 		return
 	}
+	resp.EndpointType, resp.ClusterID = want, c.s.cfg.ClusterID.String()
 	if req.IncludeClusterAuthorizedOperations {
 		resp.ClusterAuthorizedOperations = clusterOperations
 	}
@@ -48,6 +45,19 @@ func (c call) describeCluster() {
 		c.brokers(resp, req.IncludeFencedBrokers)
 	}
 	c.reply(resp)
+}
+
+// checkEndpoint tells whether this listener can describe the nodes asked for.
+func checkEndpoint(want, here int8, version int16) error {
+	switch {
+	case want != typeBrokers && want != typeControllers:
+		return fmt.Errorf("%w: endpoint type %d; 1 is brokers, 2 is controllers", kerr.UnsupportedEndpointType, want)
+	case want == here:
+		return nil
+	case version == 0: // which cannot ask for anything but brokers
+		return fmt.Errorf("%w: DescribeCluster version 0 is for brokers, this is a controller's listener", kerr.InvalidRequest)
+	}
+	return fmt.Errorf("%w: endpoint type %d was asked for, this listener knows type %d", kerr.MismatchedEndpointType, want, here)
 }
 
 func (c call) brokers(resp *kmsg.DescribeClusterResponse, fenced bool) {

@@ -25,11 +25,12 @@ func (c call) describeConfigs() {
 		out := kmsg.NewDescribeConfigsResponseResource()
 		out.ResourceType, out.ResourceName = rr.ResourceType, rr.ResourceName
 		entries, err := c.entries(img, rr)
+		out.ErrorMessage = new(string) // Kafka says "" for success
 		if err != nil {
 			out.ErrorCode, out.ErrorMessage = code(err), text(err)
 		}
 		for i := range entries {
-			if e := &entries[i]; rr.ConfigNames == nil || slices.Contains(rr.ConfigNames, e.Name) {
+			if e := &entries[i]; len(rr.ConfigNames) == 0 || slices.Contains(rr.ConfigNames, e.Name) {
 				out.Configs = append(out.Configs, describeConfig(e, req))
 			}
 		}

@@ -23,20 +23,22 @@ func (c call) describeTopicPartitions() {
 	from, first := "", int32(0)
 	if req.Cursor != nil {
 		from, first = req.Cursor.Topic, req.Cursor.Partition
-		if first < 0 {
+		if first < 0 || !mentions(req, from) {
 			c.fail(req, kerr.InvalidRequest)
 			return
 		}
 	}
 	for name := range wanted(img, req, from) {
-		t, ok := img.Topic(name)
-		if !ok {
-			resp.Topics = append(resp.Topics, unknownTopic(name))
-			continue
-		}
 		if left == 0 {
 			resp.NextCursor = cursor(name, 0)
 			break
+		}
+		t, ok := img.Topic(name)
+		if !ok {
+			missing := unknownTopic(name)
+			missing.AuthorizedOperations = topicOperations
+			resp.Topics = append(resp.Topics, missing)
+			continue
 		}
 		start := int32(0)
 		if name == from {
@@ -60,6 +62,12 @@ func (c call) describeTopicPartitions() {
 		}
 	}
 	c.reply(resp)
+}
+
+// mentions reports whether a request asks for a topic, by name or because it
+// asks for all.
+func mentions(req *kmsg.DescribeTopicPartitionsRequest, topic string) bool {
+	return len(req.Topics) == 0 || slices.ContainsFunc(req.Topics, func(t kmsg.DescribeTopicPartitionsRequestTopic) bool { return t.Topic == topic })
 }
 
 // fail answers an error on every topic that was asked for.

@@ -84,6 +84,10 @@ func (f *fetch) start() {
 // resolve finds the partitions of this node.
 func (f *fetch) resolve() {
 	img, b := f.s.cfg.Image(), f.s.cfg.Broker
+	if f.session != nil { // for its parts' known
+		f.session.mu.Lock()
+		defer f.session.mu.Unlock()
+	}
 	for i := range f.items {
 		it := &f.items[i]
 		it.where, it.err = nil, nil
@@ -92,8 +96,14 @@ func (f *fetch) resolve() {
 			if topic = b.TopicByID(it.key.id); topic == nil {
 				if _, ok := img.TopicByID(it.key.id); !ok {
 					it.err = kerr.UnknownTopicID
+					if it.sess != nil && it.sess.known { // it was deleted meanwhile
+						it.err = kerr.UnknownTopicOrPartition
+					}
 					continue
 				}
+			}
+			if it.sess != nil {
+				it.sess.known = true
 			}
 		} else if topic = b.Topic(it.name); topic == nil {
 			if _, ok := img.Topic(it.name); !ok {

@@ -115,6 +115,7 @@ func (f *fetch) encodePart(w *writer, it *fetchItem, img *image.Image, hints []l
 		return hints
 	}
 	leader, epoch, ep, hint := it.leaderHint(img, f.r.Conn().Listener())
+	hint = hint && v >= 16
 	tags := 0
 	if s.Diverges {
 		tags++
@@ -136,7 +137,7 @@ func (f *fetch) encodePart(w *writer, it *fetchItem, img *image.Image, hints []l
 		w.int32(int32(leader))
 		w.int32(int32(epoch))
 		w.uvarint(0)
-		if ep.Host != "" {
+		if ep.Host != "" && it.want.Replica < 0 { // followers know where everyone is
 			hints = append(hints, leaderNode{leader, ep})
 		}
 	}
@@ -144,11 +145,11 @@ func (f *fetch) encodePart(w *writer, it *fetchItem, img *image.Image, hints []l
 }
 
 func (f *fetch) encodeAborted(w *writer, it *fetchItem) {
-	if !it.want.Committed || it.slice.Err != nil {
+	if !it.want.Committed && it.slice.Err == nil {
 		w.nullArray()
 		return
 	}
-	w.array(len(it.slice.Aborted))
+	w.array(len(it.slice.Aborted)) // none, but not null, beside an error
 	for _, a := range it.slice.Aborted {
 		w.int64(a.Producer)
 		w.int64(int64(a.First))

@@ -69,6 +69,7 @@ type sessionPart struct {
 	elem  *list.Element
 	high  model.Offset // as last told; NoOffset makes the next answer news
 	start model.Offset
+	known bool // the topic id led to a topic once
 }
 
 func newSessions(slots int, random func() uint64) *sessions {
@@ -86,7 +87,7 @@ func (c *sessions) count() int {
 func (c *sessions) begin(f *fetch) error {
 	q := &f.ask
 	byIDs := f.r.Version >= 13
-	if q.sessionEpoch <= 0 {
+	if q.sessionEpoch == 0 || q.sessionEpoch == -1 {
 		if q.sessionID != 0 {
 			c.remove(q.sessionID)
 		}

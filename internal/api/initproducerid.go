@@ -25,6 +25,11 @@ func (c call) initProducerID() {
 		c.reply(resp)
 		return
 	}
+	if (req.ProducerID == -1) != (req.ProducerEpoch == -1) { // both or none
+		resp.ErrorCode = kerr.InvalidRequest.Code
+		c.reply(resp)
+		return
+	}
 	ctx, cancel := context.WithTimeout(c.s.ctx, producerIDWait)
 	defer cancel()
 	id, err := c.s.cfg.Broker.NewProducerID(ctx)

@@ -35,6 +35,9 @@ func (c call) listOffsets() {
 		}
 	}
 	for _, rt := range req.Topics {
+		if len(rt.Partitions) == 0 {
+			continue
+		}
 		t := kmsg.NewListOffsetsResponseTopic()
 		t.Topic = rt.Topic
 		for _, rp := range rt.Partitions {

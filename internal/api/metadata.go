@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -26,6 +27,10 @@ const notAsked = math.MinInt32
 // client's next try finds the topic.
 func (c call) metadata() {
 	req, resp := c.msg.(*kmsg.MetadataRequest), kmsg.NewPtrMetadataResponse()
+	if c.Version < 12 && byID(req) {
+		c.refuseIDs(req)
+		return
+	}
 	img := c.image()
 	listener := c.Conn().Listener()
 	for b := range img.Brokers() {
@@ -57,18 +62,14 @@ func (c call) metadata() {
 		}
 	}
 	var create []string
-	for _, rt := range req.Topics {
+	for _, rt := range once(req.Topics) {
 		t, missing := c.find(img, rt)
 		if t != nil {
 			resp.Topics = append(resp.Topics, c.topic(img, t, ops))
 			continue
 		}
 		if missing.ErrorCode == kerr.UnknownTopicOrPartition.Code && c.mayCreate(req) {
-			if model.CheckTopicName(*missing.Topic) != nil {
-				missing.ErrorCode = kerr.InvalidTopicException.Code
-			} else {
-				create = append(create, *missing.Topic)
-			}
+			create = append(create, *missing.Topic)
 		}
 		missing.AuthorizedOperations = ops
 		resp.Topics = append(resp.Topics, missing)
@@ -89,9 +90,6 @@ func (c call) find(img *image.Image, rt kmsg.MetadataRequestTopic) (*image.Topic
 	if id := model.UUID(rt.TopicID); c.Version >= 10 && id != model.ZeroUUID {
 		t, _ := img.TopicByID(id)
 		missing.ErrorCode, missing.TopicID = kerr.UnknownTopicID.Code, rt.TopicID
-		if c.Version < 12 { // the name is not nullable yet
-			missing.Topic = new(string)
-		}
 		return t, missing
 	}
 	name := ""
@@ -101,10 +99,55 @@ func (c call) find(img *image.Image, rt kmsg.MetadataRequestTopic) (*image.Topic
 	t, _ := img.Topic(name)
 	missing.Topic, missing.ErrorCode = &name, kerr.UnknownTopicOrPartition.Code
 	missing.IsInternal = model.InternalTopic(name)
-	if name == "" {
+	if model.CheckTopicName(name) != nil {
 		missing.ErrorCode = kerr.InvalidTopicException.Code
 	}
 	return t, missing
+}
+
+// byID reports whether a request asks for topics by id.
+func byID(req *kmsg.MetadataRequest) bool {
+	return slices.ContainsFunc(req.Topics, func(t kmsg.MetadataRequestTopic) bool { return t.Topic == nil || t.TopicID != [16]byte{} })
+}
+
+// refuseIDs answers versions 10 and 11, which have ids in their form but not in
+// their meaning (KIP-516).
+func (c call) refuseIDs(req *kmsg.MetadataRequest) {
+	resp := kmsg.NewPtrMetadataResponse()
+	resp.ControllerID = -1
+	for _, rt := range req.Topics {
+		t := kmsg.NewMetadataResponseTopic()
+		if t.Topic = rt.Topic; t.Topic == nil {
+			t.Topic = new(string)
+		}
+		t.TopicID, t.ErrorCode = rt.TopicID, kerr.InvalidRequest.Code
+		resp.Topics = append(resp.Topics, t)
+	}
+	c.reply(resp)
+}
+
+// once leaves out what is asked for twice. Where some topics are asked for by
+// id, those asked for by name do not count.
+func once(topics []kmsg.MetadataRequestTopic) []kmsg.MetadataRequestTopic {
+	type key struct {
+		id   [16]byte
+		name string
+	}
+	seen := make(map[key]bool, len(topics))
+	ids := slices.ContainsFunc(topics, func(t kmsg.MetadataRequestTopic) bool { return t.TopicID != [16]byte{} })
+	out := make([]kmsg.MetadataRequestTopic, 0, len(topics))
+	for _, t := range topics {
+		k := key{id: t.TopicID}
+		if !ids && t.Topic != nil {
+			k.name = *t.Topic
+		}
+		if seen[k] || ids && k.id == [16]byte{} {
+			continue
+		}
+		seen[k] = true
+		out = append(out, t)
+	}
+	return out
 }
 
 func (c call) topic(img *image.Image, t *image.Topic, ops int32) kmsg.MetadataResponseTopic {
@@ -198,27 +241,36 @@ func (s *Server) autoCreate(names []string, resp *kmsg.MetadataResponse) {
 
 // internalTopic gives Kafka's own topics the settings that the node has for them.
 func (s *Server) internalTopic(t *kmsg.CreateTopicsRequestTopic) {
-	type setting struct {
-		partitions config.IntKey
-		factor     config.IntKey
-		segment    config.IntKey
-	}
-	var at setting
+	c := s.cfg.Settings
+	var configs [][2]string
 	switch t.Topic {
 	case model.OffsetsTopic:
-		at = setting{config.OffsetsTopicNumPartitions, config.OffsetsTopicReplicationFactor, config.OffsetsTopicSegmentBytes}
+		t.NumPartitions, t.ReplicationFactor = c.Int(config.OffsetsTopicNumPartitions), int16(c.Int(config.OffsetsTopicReplicationFactor))
+		configs = [][2]string{
+			{"cleanup.policy", "compact"},
+			{"compression.type", "producer"},
+			{"segment.bytes", itoa(c.Int(config.OffsetsTopicSegmentBytes))},
+		}
 	case model.TxnTopic:
-		at = setting{config.TransactionStateLogNumPartitions, config.TransactionStateLogReplicationFactor, config.TransactionStateLogSegmentBytes}
-	default:
-		return
+		t.NumPartitions, t.ReplicationFactor = c.Int(config.TransactionStateLogNumPartitions), int16(c.Int(config.TransactionStateLogReplicationFactor))
+		configs = [][2]string{
+			{"cleanup.policy", "compact"},
+			{"compression.type", "uncompressed"},
+			{"min.insync.replicas", itoa(c.Int(config.TransactionStateLogMinISR))},
+			{"segment.bytes", itoa(c.Int(config.TransactionStateLogSegmentBytes))},
+			{"unclean.leader.election.enable", "false"},
+		}
+	case model.ShareStateTopic:
+		t.NumPartitions, t.ReplicationFactor = c.Int(config.ShareCoordinatorStateTopicNumPartitions), int16(c.Int(config.ShareCoordinatorStateTopicReplicationFactor))
+		configs = [][2]string{
+			{"cleanup.policy", "delete"},
+			{"compression.type", "producer"},
+			{"min.insync.replicas", itoa(c.Int(config.ShareCoordinatorStateTopicMinISR))},
+			{"retention.ms", "-1"},
+			{"segment.bytes", itoa(c.Int(config.ShareCoordinatorStateTopicSegmentBytes))},
+		}
 	}
-	c := s.cfg.Settings
-	t.NumPartitions, t.ReplicationFactor = c.Int(at.partitions), int16(c.Int(at.factor))
-	for _, kv := range [][2]string{
-		{"cleanup.policy", "compact"},
-		{"compression.type", "producer"},
-		{"segment.bytes", itoa(c.Int(at.segment))},
-	} {
+	for _, kv := range configs {
 		entry := kmsg.NewCreateTopicsRequestTopicConfig()
 		entry.Name, entry.Value = kv[0], &kv[1]
 		t.Configs = append(t.Configs, entry)

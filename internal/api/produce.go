@@ -183,11 +183,11 @@ func (p *produce) startPart(img *image.Image, topic *broker.Topic, err error, pa
 		part.where = topic.Partition(part.index)
 	}
 	switch {
-	case p.acks < -1 || p.acks > 1:
-		err = kerr.InvalidRequiredAcks
 	case err != nil:
 	case part.where == nil:
 		err = missing(img, topic, part.index)
+	case p.acks < -1 || p.acks > 1:
+		err = kerr.InvalidRequiredAcks
 	default:
 		err = p.admit(part)
 	}

@@ -16,9 +16,16 @@ func (p *produce) encode(b []byte) []byte {
 	v := p.r.Version
 	w := writer{b: b, flex: v >= 9}
 	var hints []leaderNode
-	w.array(len(p.topics))
+	n := 0
+	for _, t := range p.topics {
+		n += min(t.n, 1)
+	}
+	w.array(n)
 	at := 0
 	for _, t := range p.topics {
+		if t.n == 0 {
+			continue // as Kafka does
+		}
 		if v >= 13 {
 			w.uuid(t.id)
 		} else {
@@ -40,12 +47,24 @@ func (p *produce) encode(b []byte) []byte {
 	return w.b
 }
 
+// startAfterError is the log start offset beside an error: Kafka tells it for
+// batches that the log looked into and refused.
+func (part *producePart) startAfterError(errCode int16) model.Offset {
+	switch errCode {
+	case kerr.InvalidRecord.Code, kerr.InvalidTimestamp.Code, kerr.OutOfOrderSequenceNumber.Code, kerr.InvalidProducerEpoch.Code, kerr.InvalidTxnState.Code:
+		if part.where != nil {
+			return part.where.Log().StartOffset()
+		}
+	}
+	return model.NoOffset
+}
+
 func (p *produce) encodePart(w *writer, part *producePart, hints []leaderNode) []leaderNode {
 	v := p.r.Version
 	errCode := code(part.Err)
 	base, appended, start := part.Base, part.AppendTime, part.Start
 	if errCode != 0 {
-		base, appended, start = model.NoOffset, -1, model.NoOffset
+		base, appended, start = model.NoOffset, -1, part.startAfterError(errCode)
 	}
 	w.int32(part.index)
 	w.int16(errCode)

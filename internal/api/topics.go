@@ -18,6 +18,7 @@ func (c call) createTopics() {
 		for _, t := range c.msg.(*kmsg.CreateTopicsRequest).Topics {
 			ft := kmsg.NewCreateTopicsResponseTopic()
 			ft.Topic, ft.ErrorCode, ft.ErrorMessage = t.Topic, code(err), text(err)
+			ft.Configs = []kmsg.CreateTopicsResponseTopicConfig{}
 			failed.Topics = append(failed.Topics, ft)
 		}
 		resp = failed
@@ -51,6 +52,9 @@ func (c call) deleteTopics() {
 // forward asks the active controller and waits for its decision to arrive here.
 // timeout is the request's, in milliseconds.
 func (c call) forward(timeout int32) (kmsg.Response, error) {
+	if timeout <= 0 {
+		return nil, kerr.RequestTimedOut
+	}
 	ctx, cancel := context.WithTimeout(c.s.ctx, max(time.Duration(timeout)*time.Millisecond, time.Second))
 	defer cancel()
 	resp, err := c.s.cfg.Controller.Do(ctx, c.msg)

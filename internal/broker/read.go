@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"encoding/binary"
 	"sync/atomic"
 
 	"ottla.dev/ottla/internal/model"
@@ -38,10 +39,11 @@ type Slice struct {
 // The data is a piece of the log's file, not a copy.
 func (p *Partition) Read(r Read) (s Slice) {
 	s.High, s.Stable, s.Start = model.NoOffset, model.NoOffset, model.NoOffset
+	r.Epoch, r.LastEpoch = max(r.Epoch, model.NoEpoch), max(r.LastEpoch, model.NoEpoch)
 	if s.Role, s.Err = p.Lead(r.Epoch); s.Err != nil {
 		return s
 	}
-	if r.Replica >= 0 && !contains(s.Role.Replicas, r.Replica) {
+	if r.Replica >= 0 && (r.Replica == s.Role.Leader || !contains(s.Role.Replicas, r.Replica)) {
 		s.Err = ErrNotLeader
 		return s
 	}
@@ -75,12 +77,37 @@ func (p *Partition) Read(r Read) (s Slice) {
 		if s.Chunk, s.Err = p.log.Read(r.Offset, limit, r.MaxBytes, r.MinOne); s.Err != nil {
 			return s
 		}
+		if s.Err = s.dropCut(r); s.Err != nil {
+			return s
+		}
 	}
 	s.High, s.Stable, s.Start = high, stable, start
 	if r.Committed {
 		s.Aborted = p.log.AbortedTxns(r.Offset, limit)
 	}
 	return s
+}
+
+// dropCut lets go of a chunk that holds not even one whole batch: Kafka gives
+// nothing then, since Fetch version 3.
+func (s *Slice) dropCut(r Read) error {
+	n := s.Chunk.Len()
+	if r.MinOne || n == 0 || n < r.MaxBytes {
+		return nil
+	}
+	var head [12]byte // base offset, length of what follows
+	if n >= int64(len(head)) {
+		if _, err := s.Chunk.ReadAt(head[:], 0); err != nil {
+			s.Chunk.Close()
+			return err
+		}
+		if int64(len(head))+int64(binary.BigEndian.Uint32(head[8:])) <= n {
+			return nil
+		}
+	}
+	s.Chunk.Close()
+	s.Chunk = storage.Chunk{}
+	return nil
 }
 
 func contains(ids []model.NodeID, id model.NodeID) bool {

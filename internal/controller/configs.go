@@ -108,8 +108,11 @@ func (c *Controller) alterConfigs(env Env, req *kmsg.AlterConfigsRequest) Result
 		}
 		next := map[string]string{}
 		for _, k := range want.Configs {
+			_, twice := next[k.Name]
 			switch {
 			case e != nil:
+			case twice:
+				e = refuse(kerr.InvalidRequest, "Error due to duplicate config keys: %s", k.Name)
 			case k.Value == nil:
 				e = refuse(kerr.InvalidRequest, "Null value not supported for : %s", k.Name)
 			default:
@@ -135,6 +138,12 @@ func (c *Controller) alterConfigs(env Env, req *kmsg.AlterConfigsRequest) Result
 func (c *Controller) checkResource(img *image.Image, res image.ConfigResource) *refusal {
 	switch res.Type {
 	case topicResource:
+		if res.Name == "" {
+			return refuse(kerr.InvalidRequest, "Default topic resources are not allowed; a topic's name is expected.")
+		}
+		if err := model.CheckTopicName(res.Name); err != nil {
+			return refuse(kerr.InvalidTopicException, "%v", err)
+		}
 		if _, ok := img.Topic(res.Name); !ok {
 			return refuse(kerr.UnknownTopicOrPartition, "The topic '%s' does not exist.", res.Name)
 		}

@@ -53,6 +53,7 @@ func (c *Controller) createTopics(env Env, req *kmsg.CreateTopicsRequest) Result
 		}
 		if e != nil {
 			rt = kmsg.NewCreateTopicsResponseTopic()
+			rt.Configs = []kmsg.CreateTopicsResponseTopicConfig{} // null would say: not yours to see
 			rt.ErrorCode, rt.ErrorMessage = e.code, text(e.text)
 		}
 		rt.Topic = want.Topic
@@ -121,7 +122,7 @@ func (t *creation) topic(want *kmsg.CreateTopicsRequestTopic) (kmsg.CreateTopics
 
 func (t *creation) checkName(name string) *refusal {
 	if name == model.MetadataTopic {
-		return refuse(kerr.TopicAuthorizationFailed, "Creation of internal topic %s is prohibited.", name)
+		return refuse(kerr.InvalidRequest, "Creation of internal topic %s is prohibited.", name)
 	}
 	if err := model.CheckTopicName(name); err != nil {
 		return refuse(kerr.InvalidTopicException, "%v", err)
@@ -275,18 +276,23 @@ func (c *Controller) deleteTopics(env Env, req *kmsg.DeleteTopicsRequest) Result
 		}
 	}
 	var recs []record.Metadata
-	done := map[model.UUID]bool{}
+	count := countDeletions(env.Image, list)
 	for _, want := range list {
 		rt := kmsg.NewDeleteTopicsResponseTopic()
 		rt.Topic, rt.TopicID = want.Topic, want.TopicID
+		key := deletionOf(env.Image, want)
+		n := count[key]
+		if n == 0 {
+			continue // a duplicate, already answered
+		}
+		count[key] = 0
 		t, e := c.deletable(env.Image, req.Version, want)
 		switch {
+		case n > 1: // none of them counts
+			rt.ErrorCode, rt.ErrorMessage = kerr.InvalidRequest.Code, text("Duplicate topic.")
 		case e != nil:
 			rt.ErrorCode, rt.ErrorMessage = e.code, text(e.text)
-		case done[t.ID]:
-			rt.ErrorCode, rt.ErrorMessage = kerr.InvalidRequest.Code, text("Duplicate topic.")
 		default:
-			done[t.ID] = true
 			r := record.NewRemoveTopicRecord()
 			r.TopicID = t.ID
 			recs = append(recs, r)
@@ -295,6 +301,33 @@ func (c *Controller) deleteTopics(env Env, req *kmsg.DeleteTopicsRequest) Result
 		resp.Topics = append(resp.Topics, rt)
 	}
 	return Result{Records: recs, Response: resp}
+}
+
+// deletion is what an entry of DeleteTopics is about: a topic that exists, else
+// its words.
+type deletion struct {
+	id   model.UUID
+	name string
+}
+
+func deletionOf(img *image.Image, want kmsg.DeleteTopicsRequestTopic) deletion {
+	d := deletion{id: want.TopicID}
+	if want.Topic == nil {
+		return d
+	}
+	if t, ok := img.Topic(*want.Topic); ok && d.id == model.ZeroUUID {
+		return deletion{id: t.ID}
+	}
+	d.name = *want.Topic
+	return d
+}
+
+func countDeletions(img *image.Image, list []kmsg.DeleteTopicsRequestTopic) map[deletion]int {
+	count := make(map[deletion]int, len(list))
+	for _, want := range list {
+		count[deletionOf(img, want)]++
+	}
+	return count
 }
 
 func (c *Controller) deletable(img *image.Image, version int16, want kmsg.DeleteTopicsRequestTopic) (*image.Topic, *refusal) {
