@@ -233,6 +233,14 @@ func (c *Controller) Handle(env Env, req kmsg.Request, who Requester) (Result, e
 		r = c.incrementalAlterConfigs(env, req)
 	case *kmsg.AlterConfigsRequest:
 		r = c.alterConfigs(env, req)
+	case *kmsg.CreateACLsRequest:
+		r = c.createACLs(env, req)
+	case *kmsg.DeleteACLsRequest:
+		r = c.deleteACLs(env, req)
+	case *kmsg.AlterUserSCRAMCredentialsRequest:
+		r = c.alterScram(env, req)
+	case *kmsg.AlterClientQuotasRequest:
+		r = c.alterQuotas(env, req)
 	default:
 		return Result{}, &UnsupportedError{req.Key()}
 	}
