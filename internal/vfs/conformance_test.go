@@ -12,6 +12,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 )
@@ -264,6 +265,7 @@ func conformMissingParent(t *testing.T, fsys FS, dir string) {
 	mustFail(t, fsys.Remove(name), fs.ErrNotExist)
 	mustFail(t, fsys.SyncDir(name), fs.ErrNotExist)
 	mustFail(t, fsys.Chmod(name, 0o400), fs.ErrNotExist)
+	mustFail(t, fsys.Chtimes(name, time.UnixMilli(1)), fs.ErrNotExist)
 	_, err = fsys.Stat(name)
 	mustFail(t, err, fs.ErrNotExist)
 	_, err = fsys.ReadDir(name)
@@ -424,8 +426,13 @@ func conformSpace(t *testing.T, fsys FS, dir string) {
 	name := filepath.Join(dir, "f")
 	put(t, fsys, name, "x")
 	must(t, fsys.Chmod(name, 0o400))
+	mod := time.UnixMilli(1_700_000_000_123)
+	must(t, fsys.Chtimes(name, mod))
 	info, err := fsys.Stat(name)
 	must(t, err)
+	if !info.ModTime().Equal(mod) {
+		t.Fatalf("modified at %v, want %v", info.ModTime(), mod)
+	}
 	if info.Mode() != 0o400 {
 		t.Fatalf("mode %v, want 0400", info.Mode())
 	}

@@ -247,6 +247,13 @@ func (in *Injected) Chmod(name string, perm fs.FileMode) error {
 	return in.fsys.Chmod(name, perm)
 }
 
+func (in *Injected) Chtimes(name string, mod time.Time) error {
+	if err := in.fail(Op{Kind: OpChtimes, Path: name}); err != nil {
+		return err
+	}
+	return in.fsys.Chtimes(name, mod)
+}
+
 // injectedFile is an open file of an Injected.
 type injectedFile struct {
 	File

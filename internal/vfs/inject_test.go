@@ -96,6 +96,7 @@ func TestEveryOperationCanFail(t *testing.T) {
 		OpRemove:   func() error { return in.RemoveAll("/e") },
 		OpSyncDir:  func() error { return in.SyncDir("/d") },
 		OpChmod:    func() error { return in.Chmod("/d/f", 0o600) },
+		OpChtimes:  func() error { return in.Chtimes("/d/f", time.UnixMilli(5)) },
 		OpOpen:     func() error { return openIt("/d/f", os.O_RDONLY) },
 		OpRead: func() error {
 			if _, err := f.ReadAt(make([]byte, 1), 0); err != io.EOF {

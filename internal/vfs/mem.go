@@ -45,7 +45,7 @@ func NewMem() *Mem {
 }
 
 // OnOp has f called before each operation that changes something (OpCreate to
-// OpChmod), with no lock held: f may use the Mem, and clone it as of the moment
+// OpChtimes), with no lock held: f may use the Mem, and clone it as of the moment
 // before the operation. nil ends it.
 func (m *Mem) OnOp(f func(Op)) {
 	if f == nil {
@@ -361,6 +361,19 @@ func (m *Mem) Chmod(name string, perm fs.FileMode) error {
 		return pathError("chmod", name, err)
 	}
 	n.chmod(perm.Perm())
+	return nil
+}
+
+// Chtimes sets a file's time of modification. It is durable at once, unlike on a disk.
+func (m *Mem) Chtimes(name string, mod time.Time) error {
+	m.announce(Op{Kind: OpChtimes, Path: name})
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n, err := m.nodeLocked(name)
+	if err != nil {
+		return pathError("chtimes", name, err)
+	}
+	n.chtimes(mod)
 	return nil
 }
 

@@ -18,6 +18,7 @@ const dirChanges = 4096
 type entry interface {
 	info(base string) fs.FileInfo
 	chmod(perm fs.FileMode)
+	chtimes(mod time.Time)
 }
 
 // dirNode is a folder. All of it is guarded by Mem.mu.
@@ -203,4 +204,12 @@ func (n *fileNode) chmod(perm fs.FileMode) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.mode = perm
+}
+
+func (d *dirNode) chtimes(mod time.Time) { d.mod = mod }
+
+func (n *fileNode) chtimes(mod time.Time) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.mod = mod
 }

@@ -8,7 +8,7 @@ import (
 // OpKind is a kind of operation on an FS or a File.
 type OpKind int8
 
-// The operations. Those from OpCreate to OpChmod change something and are what
+// The operations. Those from OpCreate to OpChtimes change something and are what
 // Mem.OnOp tells; Inject's rules know them all.
 const (
 	OpAny OpKind = iota // in a Rule: every operation
@@ -23,6 +23,7 @@ const (
 	OpRemove // Remove, and each entry that RemoveAll removes
 	OpSyncDir
 	OpChmod
+	OpChtimes
 
 	OpOpen // Open and OpenFile of a name that exists
 	OpRead // ReadAt
@@ -39,7 +40,7 @@ const (
 func (k OpKind) String() string {
 	names := [numOps]string{
 		"any",
-		"create", "mkdir", "write", "truncate", "allocate", "sync", "rename", "remove", "syncdir", "chmod",
+		"create", "mkdir", "write", "truncate", "allocate", "sync", "rename", "remove", "syncdir", "chmod", "chtimes",
 		"open", "read", "readdir", "stat", "lock", "space", "close",
 	}
 	if k < 0 || k >= numOps {

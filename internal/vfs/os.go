@@ -8,6 +8,7 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // osFS is the operating system's file system. What differs between hosts
@@ -68,6 +69,10 @@ func (o *osFS) Rename(oldname, newname string) error         { return os.Rename(
 func (o *osFS) ReadDir(name string) ([]fs.DirEntry, error)   { return os.ReadDir(name) }
 func (o *osFS) Stat(name string) (fs.FileInfo, error)        { return os.Stat(name) }
 func (o *osFS) Chmod(name string, perm fs.FileMode) error    { return os.Chmod(name, perm) }
+
+func (o *osFS) Chtimes(name string, mod time.Time) error {
+	return os.Chtimes(name, time.Time{}, mod) // the time of access stays
+}
 
 func (o *osFS) SyncDir(name string) error { return syncDir(name) }
 

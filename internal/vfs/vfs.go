@@ -19,6 +19,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"time"
 )
 
 var (
@@ -62,6 +63,8 @@ type FS interface {
 	Space(name string) (total, usable int64, err error)
 	// Chmod sets permission bits (snapshots are 0400).
 	Chmod(name string, perm fs.FileMode) error
+	// Chtimes sets a file's time of modification.
+	Chtimes(name string, mod time.Time) error
 }
 
 // File is an open file. ReadAt, WriteAt and WriteVec do not move a position.
