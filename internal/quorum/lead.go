@@ -127,16 +127,17 @@ func (q *Quorum) env() controller.Env {
 }
 
 // announce proposes the control batch that begins the epoch (Q3); the first one
-// of the log names the voters too.
+// of the log names the voters too, and so does one after their addresses changed.
 func (q *Quorum) announce() error {
 	c := &q.core
 	l := c.leading
 	l.phase, l.img, l.next = announcing, c.img, c.end
 	w := newBatcher(q.cfg.Codecs, c.end, epochOf(l.term), q.cfg.Now().UnixMilli())
 	recs := []controlRecord{leaderChange(q.self, c.voters)}
-	if c.end == 0 {
+	if c.end == 0 || c.readdressed {
 		recs = append(recs, votersRecords(c.voters)...)
 	}
+	c.readdressed = false
 	if err := w.controls(recs...); err != nil {
 		return err
 	}

@@ -30,6 +30,8 @@ type core struct {
 	node   *raft.RawNode
 	voters []Voter
 	conf   *pb.ConfState
+	// readdressed is set while the log may have other addresses of the voters.
+	readdressed bool
 
 	role raft.StateType
 	term uint64

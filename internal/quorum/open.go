@@ -69,6 +69,7 @@ func (q *Quorum) open() error {
 		}
 		st = state{voters: slices.Clone(cfg.Voters)}
 	}
+	q.core.readdressed = readdress(st.voters, cfg.Voters)
 	if err := q.findSelf(st.voters); err != nil {
 		return err
 	}
@@ -104,6 +105,21 @@ func (q *Quorum) checkEmpty() error {
 		}
 	}
 	return nil
+}
+
+// readdress takes over the addresses that the configuration gives to voters that
+// are in force, and tells whether any is new. Who they are does not change: that
+// is a matter of the log.
+func readdress(inForce, configured []Voter) bool {
+	changed := false
+	for i, v := range inForce {
+		for _, n := range configured {
+			if n.DirectoryID == v.DirectoryID && n.ID == v.ID && n != v {
+				inForce[i], changed = n, true
+			}
+		}
+	}
+	return changed
 }
 
 // findSelf finds this node among the voters, or is an observer of them.

@@ -13,6 +13,7 @@ import (
 	"ottla.dev/ottla/internal/controller"
 	"ottla.dev/ottla/internal/image"
 	"ottla.dev/ottla/internal/model"
+	"ottla.dev/ottla/internal/record"
 	"ottla.dev/ottla/internal/vfs"
 )
 
@@ -256,6 +257,51 @@ func TestDoTellsWhyThereIsNoAnswer(t *testing.T) {
 	n.close()
 	if _, err := n.q.Do(ctx, createTopics("y"), controller.Requester{}); !errors.Is(err, ErrClosed) {
 		t.Errorf("after the end: %v", err)
+	}
+}
+
+func TestNewAddressesOfVotersGoToTheLog(t *testing.T) {
+	fs := vfs.NewMem()
+	cfg := testConfig(fs, 1, 1)
+	n := startNode(t, cfg)
+	joinBroker(n, 1, 1)
+	n.close()
+	cfg.Voters[0].Port = 19093
+	n = startNode(t, cfg)
+	joinBroker(n, 1, 1)
+	if got := n.q.Status().Voters[0].Port; got != 19093 {
+		t.Errorf("voter's port %d", got)
+	}
+	n.close()
+	n = startNode(t, cfg)
+	joinBroker(n, 1, 2)
+	defer n.close()
+	data, err := n.q.Metadata().Read(0, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var voters []string // epoch and port of each Voters record
+	err = eachBatch(data, func(b batch.Batch) error {
+		if !b.Control() {
+			return nil
+		}
+		for r, err := range testCodecs.Records(b, 1<<20) {
+			if err != nil {
+				return err
+			}
+			if typ, err := batch.ParseControlKey(r.Key); err != nil || typ != batch.KRaftVoters {
+				continue
+			}
+			var v record.VotersRecord
+			if err := v.Read(r.Value, 0); err != nil {
+				return err
+			}
+			voters = append(voters, fmt.Sprint(b.LeaderEpoch(), ":", v.Voters[0].Endpoints[0].Port))
+		}
+		return nil
+	})
+	if err != nil || fmt.Sprint(voters) != "[1:9093 2:19093]" {
+		t.Errorf("voters records %v, %v", voters, err)
 	}
 }
 
