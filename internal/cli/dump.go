@@ -68,7 +68,8 @@ type dumper struct {
 	out    *bufio.Writer
 	codecs *batch.Codecs
 
-	path    string   // the file being printed
+	path    string // the file being printed
+	before  segmentEnd
 	bad     bool     // damage was found in it
 	files   int      // printed
 	damaged []string // files with damage

@@ -110,11 +110,8 @@ func (p *logPrinter) batch(b *storage.BatchAt) error {
 	h := b.Header
 	if p.batches == 0 {
 		p.first = h.BaseOffset()
-		if base, ok := storage.BaseOf(p.path); ok && h.BaseOffset() < base {
-			err := &storage.Damage{Pos: b.Pos, Offset: h.BaseOffset(), What: fmt.Sprintf("the first batch begins at offset %d, the file is named by %d", h.BaseOffset(), base), Means: "the file was renamed, or belongs to another log"}
-			if err := p.fault(err); err != nil {
-				return err
-			}
+		if err := errors.Join(p.named(b), p.follows(b)); err != nil {
+			return err
 		}
 	}
 	p.batches++
@@ -128,6 +125,44 @@ func (p *logPrinter) batch(b *storage.BatchAt) error {
 		return nil
 	}
 	return p.body(b, show)
+}
+
+// named holds a segment's first batch against the file's name.
+func (p *logPrinter) named(b *storage.BatchAt) error {
+	first := b.Header.BaseOffset()
+	base, ok := storage.BaseOf(p.path)
+	if !ok || first >= base {
+		return nil
+	}
+	return p.fault(&storage.Damage{
+		Pos: b.Pos, Offset: first, What: fmt.Sprintf("the first batch begins at offset %d, the file is named by %d", first, base),
+		Means: "the file was renamed, or belongs to another log",
+	})
+}
+
+// segmentEnd is where the segment ended that was printed last.
+type segmentEnd struct {
+	folder string
+	next   model.Offset // the offset behind it
+}
+
+// follows holds a segment's first batch against the end of the segment before, if
+// that was printed too: a folder's segments come in their order.
+func (p *logPrinter) follows(b *storage.BatchAt) error {
+	was, first := p.before, b.Header.BaseOffset()
+	if was.folder != filepath.Dir(p.path) || filepath.Ext(p.path) != ".log" {
+		return nil
+	}
+	switch {
+	case first < was.next:
+		return p.fault(&storage.Damage{
+			Pos: b.Pos, Offset: first, What: fmt.Sprintf("the segment begins at offset %d, the one before it ends at %d", first, was.next-1),
+			Means: "offsets are there twice; a recovery drops this segment",
+		})
+	case first > was.next:
+		return p.note("missing between the segments: offset %s; compacted away, or lost", span64(int64(was.next), int64(first-1)))
+	}
+	return nil
 }
 
 // body looks at the records of a batch, and prints them if asked to.
@@ -181,6 +216,9 @@ func (p *logPrinter) finish(path string, size int64, snapshot bool) error {
 	}
 	if p.batches == 0 {
 		return p.emit(1, "end", endRow{})
+	}
+	if filepath.Ext(path) == ".log" {
+		p.before = segmentEnd{filepath.Dir(path), p.last + 1}
 	}
 	return p.emit(1, "end", endRow{Batches: p.batches, Records: p.records, First: int64(p.first), Last: int64(p.last)})
 }
