@@ -215,8 +215,8 @@ func (q *Quorum) follow() {
 		q.meta.setKnown(false) // Q6, until the LeaderChange is committed
 		q.cfg.Log.Info("leads the metadata quorum", "node", q.self.ID, "epoch", term)
 	}
-	if c.leading == nil && c.applied.term == term {
-		q.meta.setKnown(true) // applied before this node learned the term
+	if s.RaftState == raft.StateFollower && lead != raft.None && c.applied.term == term {
+		q.meta.setKnown(true) // an entry of the term was applied before a restart
 	}
 	if term != wasTerm || lead != raft.None {
 		k := &kafkaState{leader: q.nodeOf(lead), epoch: epochOf(term), voted: model.NoNode}

@@ -377,11 +377,21 @@ func (q *Quorum) start(st *state) error {
 	}
 	c.node = node
 	c.term = st.term
-	if c.applied.term == st.term && st.term > 0 && len(c.voters) > 1 {
-		q.meta.known = true
-	}
 	q.tell()
+	q.measure()
 	return nil
+}
+
+// measure registers what the quorum tells about itself.
+func (q *Quorum) measure() {
+	m := q.cfg.Metrics
+	m.GaugeFunc("ottla_quorum_epoch", "Epoch of the metadata quorum as this node knows it.", func() float64 { return float64(q.status.Load().Epoch) })
+	m.GaugeFunc("ottla_quorum_leader", "Node that leads the metadata quorum, -1 if unknown.", func() float64 { return float64(q.status.Load().Leader) })
+	m.GaugeFunc("ottla_metadata_end_offset", "Offset behind the last metadata record applied.", func() float64 { return float64(q.meta.end()) })
+	m.GaugeFunc("ottla_metadata_snapshot_offset", "End offset of the newest metadata snapshot.", func() float64 {
+		id, _ := q.meta.LatestSnapshot()
+		return float64(id.End)
+	})
 }
 
 // Close makes everything durable and gives the files back. Run must have ended.
