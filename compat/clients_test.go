@@ -21,6 +21,9 @@ func newestJava() javaPeer { return javaPeer{"kafka_2.13", serverVersion} }
 // Then Apache Kafka's dump tool reads the disk.
 func TestClients(t *testing.T) {
 	b := newBroker(t)
+	rs := fixture()
+	b.createTopic(t, "plain", fixturePartitions)
+	goPeer{}.produce(t, b.addr, "", rs, []string{"plain=none"})
 	t.Run("RecordsGoInAndOutUnchanged", func(t *testing.T) { everyClientInEveryClientOut(t, b) })
 	t.Run("Kcat", func(t *testing.T) { kcatLines(t, b) })
 	t.Run("JavaAdmin", func(t *testing.T) { javaAdmin(t, b) })
@@ -29,12 +32,11 @@ func TestClients(t *testing.T) {
 	t.Run("KafkaReadsTheDisk", func(t *testing.T) {
 		b.stop(t)
 		dumpAll(t, b.data())
-		theDumpToolFindsDamage(t, filepath.Join(b.data(), "franz-go-none-0"))
+		theDumpToolFindsDamage(t, filepath.Join(b.data(), "plain-0"))
 	})
 	t.Run("RestartKeepsAll", func(t *testing.T) {
 		b.start(t)
-		rs := fixture()
-		awaitRecords(t, b.addr, "franz-go-none", int64(len(rs)))
+		awaitRecords(t, b.addr, "plain", int64(len(rs)))
 		b.stop(t)
 	})
 }
