@@ -145,11 +145,15 @@ func (f *fetch) encodePart(w *writer, it *fetchItem, img *image.Image, hints []l
 }
 
 func (f *fetch) encodeAborted(w *writer, it *fetchItem) {
-	if !it.want.Committed && it.slice.Err == nil {
+	switch {
+	case it.err != nil: // the partition is not here
+		w.array(0)
+		return
+	case !it.want.Committed || it.slice.Err != nil:
 		w.nullArray()
 		return
 	}
-	w.array(len(it.slice.Aborted)) // none, but not null, beside an error
+	w.array(len(it.slice.Aborted))
 	for _, a := range it.slice.Aborted {
 		w.int64(a.Producer)
 		w.int64(int64(a.First))

@@ -52,7 +52,7 @@ func (p *produce) encode(b []byte) []byte {
 func (part *producePart) startAfterError(errCode int16) model.Offset {
 	switch errCode {
 	case kerr.InvalidRecord.Code, kerr.InvalidTimestamp.Code, kerr.OutOfOrderSequenceNumber.Code, kerr.InvalidProducerEpoch.Code, kerr.InvalidTxnState.Code:
-		if part.where != nil {
+		if part.sent {
 			return part.where.Log().StartOffset()
 		}
 	}

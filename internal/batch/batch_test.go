@@ -179,6 +179,20 @@ func TestOffsetOfMaxTimestampIsTheFirst(t *testing.T) {
 	}
 }
 
+func TestProducersMayNotClaimLogAppendTimeWhereItIsUsed(t *testing.T) {
+	d := newDraft(rec(0, 0, nil, nil), rec(1, 1, nil, nil))
+	d.attributes = bitLogAppendTime
+	c, rules := NewCodecs(), liberal
+	if res, err := c.Validate(d.bytes(t), rules); err != nil || res.Batch.LogAppendTime() {
+		t.Errorf("a topic with CreateTime: %v, want the bit cleared", err)
+	}
+	rules.LogAppendTime = true
+	var bad *RecordErrors
+	if _, err := c.Validate(d.bytes(t), rules); !errors.Is(err, ErrTimestamp) || !errors.As(err, &bad) || len(bad.Errors) != 2 {
+		t.Errorf("a topic with LogAppendTime: %v, want both records refused", err)
+	}
+}
+
 func TestAllowControl(t *testing.T) {
 	m := EndTxnMarker(model.Producer{ID: 4, Epoch: 1}, true, 3, 2000)
 	c, rules := NewCodecs(), liberal

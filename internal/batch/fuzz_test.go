@@ -113,6 +113,9 @@ func validateAndReread(t *testing.T, c *Codecs, b Batch, rules Rules) {
 	if next != res.Batch.NextOffset() || latest != res.Batch.MaxTimestamp() || latest != res.MaxTimestamp {
 		t.Fatalf("batch to %d with timestamps to %d holds records to %d and %d", res.Batch.NextOffset(), res.Batch.MaxTimestamp(), next, latest)
 	}
+	if rules.LogAppendTime { // a producer may not claim it
+		res.Batch.patch(res.Batch.Attributes()&^bitLogAppendTime, res.MaxTimestamp)
+	}
 	again, err := c.Validate(res.Batch, rules)
 	if err != nil || again.Recompressed || again.MaxTimestamp != res.MaxTimestamp {
 		t.Fatalf("a validated batch is not valid: %v", err)

@@ -70,7 +70,7 @@ func (c *Codecs) Validate(b Batch, r Rules) (Result, error) {
 	if err := r.header(b); err != nil {
 		return Result{}, err
 	}
-	k := check{rules: r, base: b.BaseTimestamp(), maxTimestamp: NoTimestamp, ordered: true}
+	k := check{rules: r, base: b.BaseTimestamp(), maxTimestamp: NoTimestamp, ordered: true, stamped: b.Attributes()&bitLogAppendTime != 0}
 	var err error
 	if b.Codec() == None {
 		err = k.plain(b.Body(), b.Count())
@@ -138,6 +138,7 @@ type check struct {
 	maxTimestamp int64
 	maxIndex     int32 // of the first record with maxTimestamp
 	ordered      bool  // offset deltas were 0, 1, 2, … so far
+	stamped      bool  // the producer claims that its times are the broker's
 	size         int64 // of the uncompressed body
 
 	errors *RecordErrors // nil: none
@@ -210,6 +211,10 @@ func (k *check) record(f *fields) {
 		return
 	}
 	if k.rules.LogAppendTime {
+		if k.stamped { // Kafka minds it only here
+			k.reject(i, "only the broker may say that the timestamp is LogAppendTime")
+			k.errors.timestamp = true
+		}
 		return
 	}
 	ts := k.base + f.timestampDelta

@@ -242,6 +242,9 @@ func (c *Controller) configChanges(img *image.Image, recs []record.Metadata, res
 			continue
 		}
 		if err := c.checkKey(res, k, next[k]); err != nil {
+			if res.Type == brokerResource { // Kafka's brokers say so of their own configs
+				return recs, refuse(kerr.InvalidRequest, "%v", err)
+			}
 			return recs, refuse(kerr.InvalidConfig, "%v", err)
 		}
 		if k == minInsyncKey && res.Type == brokerResource && res.Name != "" && elr {

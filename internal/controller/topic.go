@@ -282,13 +282,16 @@ func (c *Controller) deleteTopics(env Env, req *kmsg.DeleteTopicsRequest) Result
 		rt.Topic, rt.TopicID = want.Topic, want.TopicID
 		key := deletionOf(env.Image, want)
 		n := count[key]
-		if n == 0 {
+		if n == (mentions{}) {
 			continue // a duplicate, already answered
 		}
-		count[key] = 0
+		count[key] = mentions{}
 		t, e := c.deletable(env.Image, req.Version, want)
 		switch {
-		case n > 1: // none of them counts
+		case n.names+n.ids > 1: // none of them counts
+			if n.ids > 0 {
+				rt.TopicID = key.id
+			}
 			rt.ErrorCode, rt.ErrorMessage = kerr.InvalidRequest.Code, text("Duplicate topic.")
 		case e != nil:
 			rt.ErrorCode, rt.ErrorMessage = e.code, text(e.text)
@@ -322,10 +325,20 @@ func deletionOf(img *image.Image, want kmsg.DeleteTopicsRequestTopic) deletion {
 	return d
 }
 
-func countDeletions(img *image.Image, list []kmsg.DeleteTopicsRequestTopic) map[deletion]int {
-	count := make(map[deletion]int, len(list))
+// mentions is how often a request has the same deletion, by name and by id.
+type mentions struct{ names, ids int }
+
+func countDeletions(img *image.Image, list []kmsg.DeleteTopicsRequestTopic) map[deletion]mentions {
+	count := make(map[deletion]mentions, len(list))
 	for _, want := range list {
-		count[deletionOf(img, want)]++
+		d := deletionOf(img, want)
+		m := count[d]
+		if want.Topic != nil {
+			m.names++
+		} else {
+			m.ids++
+		}
+		count[d] = m
 	}
 	return count
 }
