@@ -89,13 +89,19 @@ func (f *fetch) parse(body []byte, version int16) bool {
 		}
 	}
 	if version >= 11 {
-		q.rack, _ = r.string()
+		q.rack = r.text()
 	}
 	r.tags(func(tag uint32, body *reader) {
-		if tag == 1 && version >= 15 { // ReplicaState
-			q.replica = model.NodeID(body.int32())
+		switch tag {
+		case 0: // ClusterId
+			body.string()
+		case 1: // ReplicaState
+			id := model.NodeID(body.int32())
 			body.int64()
 			body.tags(nil)
+			if version >= 15 {
+				q.replica = id
+			}
 		}
 	})
 	for i := range q.parts {
@@ -108,7 +114,7 @@ func (f *fetch) parseTopic(r *reader, version int16) (key partKey) {
 	if version >= 13 {
 		key.id = r.uuid()
 	} else {
-		key.name, _ = r.string()
+		key.name = r.text()
 	}
 	return key
 }
@@ -130,6 +136,17 @@ func (f *fetch) parsePartition(r *reader, version int16, key partKey) {
 	if p.max = r.int32(); p.max < 0 {
 		p.max = math.MaxInt32
 	}
-	r.tags(nil)
+	r.tags(checkPartTag)
 	f.ask.parts = append(f.ask.parts, p)
+}
+
+// checkPartTag reads the tagged fields of a partition, which nothing here needs,
+// to refuse what Kafka could not decode.
+func checkPartTag(tag uint32, body *reader) {
+	switch tag {
+	case 0: // ReplicaDirectoryId
+		body.uuid()
+	case 1: // HighWatermark
+		body.int64()
+	}
 }

@@ -78,7 +78,19 @@ func (r *reader) bytes() []byte {
 	} else {
 		n = int(r.int32())
 	}
+	if n < -1 {
+		r.bad, r.b = true, nil
+	}
 	return r.nullable(n)
+}
+
+// text reads a string that is not nullable.
+func (r *reader) text() string {
+	s, ok := r.string()
+	if !ok {
+		r.bad, r.b = true, nil
+	}
+	return s
 }
 
 // string reads a nullable string as a view of the body; ok is false for null.
@@ -94,7 +106,7 @@ func (r *reader) string() (s string, ok bool) {
 }
 
 func (r *reader) nullable(n int) []byte {
-	if n == -1 || r.bad {
+	if n < 0 || r.bad { // any negative length, as Kafka reads it
 		return nil
 	}
 	if n == 0 {
