@@ -215,14 +215,16 @@ func missing(img *image.Image, topic *broker.Topic, index int32) error {
 
 // admit checks what depends on the request rather than on the partition.
 func (p *produce) admit(part *producePart) error {
-	if len(part.records) < batch.HeaderSize {
-		return fmt.Errorf("%w: no record batch for partition %d", batch.ErrInvalid, part.index)
+	size, err := onlyBatch(part.records)
+	if err != nil {
+		return fmt.Errorf("partition %d: %w", part.index, err)
 	}
+	part.records = part.records[:size]
 	b := batch.Batch(part.records)
-	if b.Magic() == 2 && b.Codec() == batch.Zstd && p.r.Version < 7 {
+	if b.Codec() == batch.Zstd && p.r.Version < 7 {
 		return fmt.Errorf("%w: zstd needs Produce version 7", batch.ErrCodec)
 	}
-	if b.Magic() == 2 && b.Transactional() {
+	if b.Transactional() {
 		if !p.txn {
 			return kerr.TransactionalIDAuthorizationFailed
 		}
