@@ -110,6 +110,7 @@ func (l *Log) Read(from, limit model.Offset, maxBytes int64, minOne bool) (Chunk
 		if !errors.Is(err, errMoved) && !errors.Is(err, fs.ErrNotExist) {
 			return c, err
 		}
+		l.waitSettled()
 	}
 	return Chunk{}, fmt.Errorf("reading %s at %d: %w", l.dir, from, errMoved)
 }
@@ -136,12 +137,15 @@ func (l *Log) read(from, limit model.Offset, maxBytes int64, minOne bool) (Chunk
 			return Chunk{}, errMoved
 		}
 		c, err := l.readSegment(v, from, limit, maxBytes, minOne)
+		if err != nil {
+			l.waitSettled() // a truncation may be the cause
+		}
 		switch {
 		case err != nil && l.moved(gen):
 			return Chunk{}, errMoved
 		case err != nil:
 			return Chunk{}, l.disk.readError(fmt.Errorf("reading %s at %d: %w", l.dir, from, err))
-		case c.n > 0 && l.moved(gen):
+		case l.moved(gen):
 			c.Close()
 			return Chunk{}, errMoved
 		case c.n > 0 || v.next >= limit:
@@ -163,6 +167,7 @@ type view struct {
 	s    *segment
 	size int64
 	next model.Offset // base of the next segment, or the log's end
+	gen  uint32       // the log's at that moment
 }
 
 // viewAt looks at the i-th segment; ok is false if there is none, or the list
@@ -173,7 +178,7 @@ func (l *Log) viewAt(gen uint32, i int) (v view, ok bool) {
 	if l.gen != gen || i >= len(l.segments) {
 		return view{}, false
 	}
-	v = view{s: l.segments[i], size: l.segments[i].size, next: model.Offset(l.end.Load())}
+	v = view{s: l.segments[i], size: l.segments[i].size, next: model.Offset(l.end.Load()), gen: gen}
 	if i+1 < len(l.segments) {
 		v.next = l.segments[i+1].base
 	}
@@ -211,7 +216,9 @@ func (l *Log) readSegment(v view, from, limit model.Offset, maxBytes int64, minO
 	}
 	if next != model.NoOffset { // the reader will come back for what follows
 		l.mu.Lock()
-		l.hintLocked(hint{next, pos + n, v.s})
+		if l.gen == v.gen { // else the hint may be of what was truncated
+			l.hintLocked(hint{next, pos + n, v.s})
+		}
 		l.mu.Unlock()
 	}
 	return Chunk{h: h, off: pos, n: n}, nil
@@ -277,10 +284,16 @@ func (l *Log) indexed(v view, offset model.Offset) (int64, error) {
 		return 0, err
 	}
 	pos := indexPos(e)
-	if pos < 0 || pos > v.size {
-		return 0, fmt.Errorf("%w: index of segment %d points to %d of %d bytes", errCorrupt, v.s.base, pos, v.size)
+	if pos >= 0 && pos <= v.size {
+		return pos, nil
 	}
-	return pos, nil
+	l.mu.Lock()
+	size := v.s.size
+	l.mu.Unlock()
+	if pos >= 0 && pos <= size { // the segment grew since the view was taken
+		return v.size, nil
+	}
+	return 0, fmt.Errorf("%w: index of segment %d points to %d of %d bytes", errCorrupt, v.s.base, pos, size)
 }
 
 // scan walks over the headers of the batches in [pos, size) and stops when f

@@ -74,12 +74,16 @@ func (l *Log) search(f func(v view) error) error {
 			}
 			err = f(v)
 		}
+		if err != nil && !errors.Is(err, errStop) {
+			l.waitSettled() // a truncation may be the cause
+		}
 		switch {
 		case errors.Is(err, errStop), err == nil && !l.moved(gen):
 			return nil
 		case err != nil && !l.moved(gen):
 			return l.disk.readError(fmt.Errorf("searching %s by time: %w", l.dir, err))
 		}
+		l.waitSettled()
 	}
 	return fmt.Errorf("searching %s by time: %w", l.dir, errMoved)
 }

@@ -103,7 +103,22 @@ func (l *Log) truncate(off model.Offset) error {
 	if err := h.f.Sync(); err != nil {
 		return err
 	}
+	l.settled()
 	return l.rewind(end)
+}
+
+// settled ends the time in which readers may have seen the indexes of before a
+// truncation with the segments of after it: they start again.
+func (l *Log) settled() {
+	l.mu.Lock()
+	l.gen++
+	l.mu.Unlock()
+}
+
+// waitSettled lets a truncation that is under way end.
+func (l *Log) waitSettled() {
+	l.jobs.RLock()
+	defer l.jobs.RUnlock()
 }
 
 // shorten takes the end away from readers: the i-th segment ends at pos, those
@@ -250,16 +265,15 @@ func (l *Log) cutTable(s *segment, t *table, suffix string, size int, key func([
 // activate learns what the writer must know of the segment it appends to: the
 // timestamps, and how much came since the last index entry.
 func (l *Log) activate(s *segment) error {
+	// All at once in the end: readers must not see times that are half known.
 	l.mu.Lock()
 	v := view{s: s, size: s.size}
-	s.maxTime, s.firstTime, s.lastTime, s.maxOffset, s.since = noTime, noTime, noTime, s.base, 0
-	l.mu.Unlock()
 	if v.size == 0 {
-		l.mu.Lock()
-		s.known = true
+		s.firstTime, s.maxTime, s.lastTime, s.maxOffset, s.since, s.known = noTime, noTime, noTime, s.base, 0, true
 		l.mu.Unlock()
 		return nil
 	}
+	l.mu.Unlock()
 	h, err := l.acquire(&s.file, s.base, logSuffix, 0)
 	if err != nil {
 		return err
@@ -294,7 +308,7 @@ func (l *Log) activate(s *segment) error {
 	})
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	s.firstTime, s.maxTime, s.lastTime, s.maxOffset, s.known = first, maxTime, lastTime, maxOffset, true
+	s.firstTime, s.maxTime, s.lastTime, s.maxOffset, s.since, s.known = first, maxTime, lastTime, maxOffset, 0, true
 	return err
 }
 

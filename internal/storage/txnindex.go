@@ -114,13 +114,27 @@ func (l *Log) AbortedTxns(from, to model.Offset) []AbortedTxn {
 // ascending by first offset. A consumer needs them to read that range with
 // isolation.level=read_committed.
 func (l *Log) Aborted(from, to model.Offset) ([]AbortedTxn, error) {
-	l.mu.Lock()
-	if !l.hasTxns {
+	for range maxRetries {
+		l.mu.Lock()
+		if !l.hasTxns {
+			l.mu.Unlock()
+			return nil, nil
+		}
+		gen, segments := l.gen, slices.Clone(l.segments[l.findLocked(from):])
 		l.mu.Unlock()
-		return nil, nil
+		found, err := l.abortedIn(segments, from, to)
+		if err != nil {
+			l.waitSettled() // a truncation may be the cause
+		}
+		if !l.moved(gen) {
+			return found, err
+		}
+		l.waitSettled()
 	}
-	segments := slices.Clone(l.segments[l.findLocked(from):])
-	l.mu.Unlock()
+	return nil, fmt.Errorf("aborted transactions of %s: %w", l.dir, errMoved)
+}
+
+func (l *Log) abortedIn(segments []*segment, from, to model.Offset) ([]AbortedTxn, error) {
 	var found []AbortedTxn
 	for _, s := range segments {
 		txns, err := l.readTxns(s)
