@@ -28,6 +28,7 @@ var codes = []struct {
 	{broker.ErrTimeout, kerr.RequestTimedOut},
 	{broker.ErrFolder, kerr.KafkaStorageError},
 	{broker.ErrTooLarge, kerr.MessageTooLarge},
+	{broker.ErrPolicy, kerr.PolicyViolation},
 	{batch.ErrTooLarge, kerr.MessageTooLarge},
 	{batch.ErrTimestamp, kerr.InvalidTimestamp},
 	{batch.ErrCodec, kerr.UnsupportedCompressionType},

@@ -62,7 +62,7 @@ var entries = []entry{
 	{key: kmsg.ApiVersions, min: 0, max: 5, on: onBroker | onController, serve: call.apiVersions},
 	{key: kmsg.CreateTopics, min: 2, max: 7, on: onBroker | onController, serve: call.createTopics, wait: true},
 	{key: kmsg.DeleteTopics, min: 1, max: 6, on: onBroker | onController, serve: call.deleteTopics, wait: true},
-	{key: kmsg.DeleteRecords, min: 0, max: 2, refused: noAdmin},
+	{key: kmsg.DeleteRecords, min: 0, max: 2, on: onBroker, serve: call.deleteRecords, wait: true},
 	{key: kmsg.InitProducerID, min: 0, max: 5, on: onBroker, serve: call.initProducerID, wait: true},
 	{key: kmsg.OffsetForLeaderEpoch, min: 2, max: 4, on: onBroker, serve: call.offsetForLeaderEpoch},
 	{key: kmsg.AddPartitionsToTxn, min: 0, max: 5, refused: noTxns},

@@ -128,9 +128,20 @@ func (b *Broker) Close() error {
 // highs lists the high watermarks of the partitions in a folder.
 func (b *Broker) highs(f *storage.Folder) iter.Seq2[model.TopicPartition, model.Offset] {
 	return func(yield func(model.TopicPartition, model.Offset) bool) {
+		for p := range b.hosted(f) {
+			if !yield(p.Name(), p.High()) {
+				return
+			}
+		}
+	}
+}
+
+// hosted lists the partitions that have their logs in a folder.
+func (b *Broker) hosted(f *storage.Folder) iter.Seq[*Partition] {
+	return func(yield func(*Partition) bool) {
 		b.topics.Load().byName.Scan(func(_ string, t *Topic) bool {
 			for _, p := range *t.parts.Load() {
-				if p != nil && p.log != nil && p.log.Folder() == f && !yield(p.Name(), p.High()) {
+				if p != nil && p.log != nil && p.log.Folder() == f && !yield(p) {
 					return false
 				}
 			}

@@ -22,6 +22,7 @@ var (
 	ErrTimeout           = errors.New("not replicated within the request's timeout")
 	ErrFolder            = errors.New("the log folder of the partition has failed")
 	ErrTooLarge          = errors.New("the batch is larger than max.message.bytes")
+	ErrPolicy            = errors.New("records of a topic whose cleanup.policy is compact cannot be deleted by offset")
 )
 
 // Role is what the metadata says of a partition. Immutable.

@@ -56,6 +56,9 @@ type Settings struct {
 
 	// rules are the produce rules of the topic; the caller adds the time.
 	rules batch.Rules
+
+	// cleanup says which records of the topic are removed.
+	cleanup storage.Cleanup
 }
 
 func newSettings(t config.Topic) *Settings {
@@ -68,6 +71,16 @@ func newSettings(t config.Topic) *Settings {
 		MaxDecompressed: int64(t.MaxDecompressed),
 		MaxSize:         int(t.MaxMessageBytes),
 		KeepCodec:       t.CompressionType == "producer",
+	}
+	s.cleanup = storage.Cleanup{
+		Delete:            t.Delete,
+		Compact:           t.Compact,
+		RetentionMs:       t.RetentionMs,
+		RetentionBytes:    t.RetentionBytes,
+		DeleteRetentionMs: t.DeleteRetentionMs,
+		MinLagMs:          t.MinCompactionLagMs,
+		MaxLagMs:          t.MaxCompactionLagMs,
+		MinDirtyRatio:     t.MinDirtyRatio,
 	}
 	switch t.CompressionType {
 	case "gzip":
@@ -104,16 +117,27 @@ func (t *Topic) setPartition(index int32, p *Partition) {
 }
 
 func logConfig(t config.Topic, producerExpireMs int64) storage.LogConfig {
+	if t.Compact { // or the record that must be compacted soon would lie in the active segment
+		t.SegmentMs = min(t.SegmentMs, t.MaxCompactionLagMs)
+	}
 	return storage.LogConfig{
 		SegmentBytes:     t.SegmentBytes,
 		SegmentMs:        t.SegmentMs,
 		JitterMs:         t.SegmentJitterMs,
 		IndexBytes:       t.IndexBytes,
-		IndexInterval:    t.IndexIntervalBytes,
+		IndexInterval:    set(t.IndexIntervalBytes),
 		FlushMessages:    t.FlushMessages,
-		FlushMs:          t.FlushMs,
+		FlushMs:          set(t.FlushMs),
 		ProducerExpireMs: producerExpireMs,
-		DeleteDelayMs:    t.FileDeleteDelayMs,
+		DeleteDelayMs:    set(t.FileDeleteDelayMs),
 		Compact:          t.Compact,
 	}
+}
+
+// set writes 0 as storage wants it, for which a zero field is one that was not set.
+func set[N int32 | int64](n N) N {
+	if n == 0 {
+		return -1
+	}
+	return n
 }

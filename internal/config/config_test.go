@@ -148,8 +148,7 @@ func TestWarnings(t *testing.T) {
 		text     string // a part of the warning; "" for none
 	}{
 		{"num.partitons", "3", false, "is not a property and has no effect; did you mean num.partitions?"},
-		{"log.retention.hours", "24", false, "has no effect yet: old segments are not deleted yet"},
-		{"log.retention.hours", " 168 ", false, ""},
+		{"log.retention.hours", "24", false, ""},
 		{"log.cleanup.policy", "compact", false, "has no effect yet: logs are not compacted yet"},
 		{"num.io.threads", "16", true, "has no effect: work runs on goroutines"},
 		{"num.io.threads", "8", true, ""},

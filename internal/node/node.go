@@ -26,6 +26,7 @@ import (
 	"ottla.dev/ottla/internal/broker"
 	"ottla.dev/ottla/internal/config"
 	"ottla.dev/ottla/internal/controller"
+	"ottla.dev/ottla/internal/coord"
 	"ottla.dev/ottla/internal/image"
 	"ottla.dev/ottla/internal/link"
 	"ottla.dev/ottla/internal/metric"
@@ -227,6 +228,7 @@ func (n *Node) startBroker(ctx context.Context) error {
 		Controller: n,
 		Rand:       n.source(),
 		Log:        n.cfg.Log,
+		Machines:   map[string]func() coord.Machine{model.OffsetsTopic: n.groups()},
 		Progress:   n.cfg.Progress,
 	})
 	n.link = link.New(link.Config{
@@ -242,7 +244,13 @@ func (n *Node) startBroker(ctx context.Context) error {
 	stopQuorum := n.stop
 	n.stop = func() { cancel(); stopQuorum() }
 	n.run(run, "link", n.link.Run)
-	return n.await(ctx, n.link.Loaded(), "the broker's partitions to open")
+	if err := n.await(ctx, n.link.Loaded(), "the broker's partitions to open"); err != nil {
+		return err
+	}
+	for _, f := range n.folders {
+		n.run(run, "housekeeping of "+f.Path(), func(ctx context.Context) error { return n.broker.Housekeep(ctx, f) })
+	}
+	return nil
 }
 
 func (n *Node) serve(context.Context) error {

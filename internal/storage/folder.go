@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -66,6 +67,7 @@ type Folder struct {
 	// writing makes one writer of the checkpoint files; held across their I/O,
 	// because that is what it orders.
 	writing sync.Mutex
+	written map[string][sha256.Size]byte // what the checkpoint files have, by name; guarded by writing
 }
 
 // checkpoints is what the folder's files say, of open logs and others.
@@ -105,6 +107,7 @@ func OpenFolder(c FolderConfig) (*Folder, error) {
 	f := &Folder{
 		path: c.Path, newID: c.NewID, lock: lock,
 		dirs: make(map[model.TopicPartition]*PartitionDir), logs: make(map[model.TopicPartition]*Log),
+		written: make(map[string][sha256.Size]byte),
 	}
 	if err := f.open(c); err != nil {
 		return nil, errors.Join(fmt.Errorf("log folder %s: %w", c.Path, err), lock.Close())
@@ -404,7 +407,10 @@ func (f *Folder) lower(l *Log) error {
 
 // writePoints replaces both checkpoints. What the logs say is collected under
 // writing, so a write that is waited for has all that came before it.
-func (f *Folder) writePoints() error {
+func (f *Folder) writePoints() error { return f.write(recoveryFile, startFile) }
+
+// write replaces those of the checkpoints that are named.
+func (f *Folder) write(files ...string) error {
 	f.writing.Lock()
 	defer f.writing.Unlock()
 	f.mu.Lock()
@@ -416,28 +422,32 @@ func (f *Folder) writePoints() error {
 			continue
 		}
 		l.mu.Lock()
-		recovery, start, first := l.recoveryLocked(), l.StartOffset(), l.segments[0].base
+		recovery, start, first, dropping := l.recoveryLocked(), l.StartOffset(), l.segments[0].base, l.dropping
 		l.mu.Unlock()
 		points.recovery[tp] = recovery
-		if start > first {
+		if start > first || dropping > 0 {
 			points.start[tp] = start
 		} else {
 			delete(points.start, tp)
 		}
 	}
-	if err := f.writeOffsets(recoveryFile, points.recovery); err != nil {
-		return err
-	}
-	if err := f.writeOffsets(startFile, points.start); err != nil {
-		return err
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for tp := range logs { // others may have been forgotten meanwhile
-		if _, open := f.logs[tp]; open {
-			set(f.points.recovery, points.recovery, tp)
-			set(f.points.start, points.start, tp)
+	for _, x := range []struct {
+		name    string
+		to, now map[model.TopicPartition]model.Offset
+	}{{recoveryFile, f.points.recovery, points.recovery}, {startFile, f.points.start, points.start}} {
+		if !slices.Contains(files, x.name) {
+			continue
 		}
+		if err := f.writeOffsets(x.name, x.now); err != nil {
+			return err
+		}
+		f.mu.Lock()
+		for tp := range logs { // others may have been forgotten meanwhile
+			if _, open := f.logs[tp]; open {
+				set(x.to, x.now, tp)
+			}
+		}
+		f.mu.Unlock()
 	}
 	return nil
 }
@@ -475,10 +485,16 @@ func (f *Folder) writeOffsets(name string, offsets map[model.TopicPartition]mode
 			}
 		}
 	})
+	sum := sha256.Sum256(text)
+	if f.written[name] == sum { // an idle folder is left alone
+		return nil
+	}
+	delete(f.written, name) // unknown if the write fails
 	if err := vfs.WriteFileSync(f.disk.fs, filepath.Join(f.path, name), text, 0o644); err != nil {
 		err = f.disk.writeError(err)
 		return fmt.Errorf("checkpoint %s: %w", filepath.Join(f.path, name), err)
 	}
+	f.written[name] = sum
 	return nil
 }
 

@@ -143,6 +143,7 @@ type guarded struct {
 	hints    *hints    // nil until the log is read or written
 	gen      uint32    // changes when segments or ends of them are taken away
 	hasTxns  bool      // some segment may have a transaction index
+	dropping int       // removals from the front that are not durable: a crash may bring segments back
 	sync     syncState
 	aux      []auxFile // files to sync before the recovery point moves on (D2)
 }

@@ -100,7 +100,11 @@ func (l *Log) open(o LogOptions) error {
 	if scanFrom, err = l.checkIndexes(names, scanFrom); err != nil {
 		return err
 	}
-	end, scanned, err := l.recover(scanFrom)
+	whole := max(o.RecoveryPoint, o.Start)
+	if o.Clean {
+		whole = math.MaxInt64
+	}
+	end, scanned, err := l.recover(scanFrom, whole)
 	if err != nil {
 		return err
 	}
@@ -247,8 +251,10 @@ func (l *Log) checkIndexes(names map[string]bool, from int) (int, error) {
 }
 
 // recover walks over the segments from the given one on and returns the log's end.
-// scanned is the number of segments that must be synced.
-func (l *Log) recover(from int) (end model.Offset, scanned int, err error) {
+// scanned is the number of segments that must be synced. Where a segment begins at
+// whole or before, what came before it was on disk or is not wanted: a gap in front
+// of it is compaction's or retention's doing.
+func (l *Log) recover(from int, whole model.Offset) (end model.Offset, scanned int, err error) {
 	if from == len(l.segments) {
 		end, err = l.endOf(l.active())
 		if err == nil {
@@ -267,7 +273,7 @@ func (l *Log) recover(from int) (end model.Offset, scanned int, err error) {
 	end = l.segments[from].base
 	for i := from; i < len(l.segments); i++ {
 		s := l.segments[i]
-		lost := s.base < end || i > from && s.base > end && !l.cfg.Compact && l.cfg.FlushMessages != 1
+		lost := s.base < end || i > from && s.base > end && s.base > whole && !l.cfg.Compact && l.cfg.FlushMessages != 1
 		if lost {
 			l.disk.log.Warn("a segment does not follow the one before it; it is dropped", "log", l.dir, "segment", int64(s.base), "expected", int64(end))
 			err = l.dropFrom(i)

@@ -65,6 +65,7 @@ type Syncer struct {
 	pool
 	members
 	room
+	removed
 
 	syncSeconds prometheus.Observer
 	bytesOut    prometheus.Counter
@@ -130,6 +131,7 @@ func NewSyncer(c SyncerConfig) *Syncer {
 	buckets := []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 5}
 	s.syncSeconds = c.Metrics.Histogram("ottla_log_sync_seconds", "Time of one sync of a log's unsynced data.", buckets, "folder").WithLabelValues(c.Path)
 	s.bytesOut = c.Metrics.Counter("ottla_log_written_bytes_total", "Bytes of record batches written to logs.", "folder").WithLabelValues(c.Path)
+	s.removed = newRemoved(c.Metrics, c.Path)
 	return s
 }
 

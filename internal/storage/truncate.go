@@ -374,52 +374,6 @@ func (l *Log) reset(start model.Offset) error {
 	return nil
 }
 
-// AdvanceStart moves the log's start up to off, at most to its end (DeleteRecords,
-// retention). Whole segments below it are removed, the active one never. The start
-// is in the folder's checkpoint after Folder.Checkpoint.
-func (l *Log) AdvanceStart(off model.Offset) error {
-	return l.do(func() error {
-		if err := l.usable(); err != nil {
-			return err
-		}
-		if off > l.EndOffset() {
-			return &RangeError{Offset: off, Start: l.StartOffset(), End: l.EndOffset()}
-		}
-		if off <= l.StartOffset() {
-			return nil
-		}
-		l.mu.Lock()
-		l.start.Store(int64(off))
-		n := l.findLocked(off)
-		gone := slices.Clone(l.segments[:n])
-		if n > 0 {
-			// Not in place: the backing array is readers' no longer, but long.
-			l.segments = slices.Clone(l.segments[n:])
-			l.gen++
-			if l.sync.rolled != model.NoOffset {
-				l.sync.rolled = max(l.sync.rolled, l.segments[0].base)
-			}
-		}
-		if l.epochs.cutStart(off) {
-			l.sync.epochs = true
-		}
-		l.mu.Unlock()
-		for _, s := range gone { // oldest first: what is left is a whole log
-			if err := l.discard(s); err != nil {
-				return l.disk.fail(fmt.Errorf("removing a segment of %s: %w", l.dir, err))
-			}
-		}
-		if len(gone) > 0 {
-			first := l.segments[0].base
-			if err := l.dropSnapshots(func(at model.Offset) bool { return at < first }); err != nil {
-				l.disk.log.Warn("cannot remove old producer snapshots", "log", l.dir, "error", err)
-			}
-			l.wantSync(false)
-		}
-		return nil
-	})
-}
-
 // dropSnapshots removes the producer snapshots at offsets that are unwanted.
 func (l *Log) dropSnapshots(unwanted func(at model.Offset) bool) error {
 	entries, err := l.disk.fs.ReadDir(l.dir)
