@@ -12,6 +12,7 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -150,8 +151,13 @@ func (s *Server) Serve(r *wire.Request) {
 	}
 	req := kmsg.RequestForKey(r.Key)
 	req.SetVersion(r.Version)
+	body := r.Body
+	if e.keeps {
+		body = bytes.Clone(body)
+		r.Release()
+	}
 	if r.Version >= e.min && r.Version <= e.max {
-		if err := req.ReadFrom(r.Body); err != nil {
+		if err := req.ReadFrom(body); err != nil {
 			r.Close(fmt.Errorf("%s version %d cannot be decoded: %w", e.key.Name(), r.Version, err))
 			return
 		}

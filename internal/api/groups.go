@@ -49,15 +49,6 @@ func (c call) leaveGroup() {
 	})
 }
 
-// consumerGroupHeartbeat is ConsumerGroupHeartbeat, key 68, versions 0 and 1 (KIP-848).
-func (c call) consumerGroupHeartbeat() {
-	c.decide(c.msg.(*kmsg.ConsumerGroupHeartbeatRequest).Group, func(code int16) kmsg.Response {
-		r := kmsg.NewPtrConsumerGroupHeartbeatResponse()
-		r.ErrorCode = code
-		return r
-	})
-}
-
 // offsetCommit is OffsetCommit, key 8, versions 2 to 10. KAFKA.md 8.3.
 func (c call) offsetCommit() {
 	req := c.msg.(*kmsg.OffsetCommitRequest)
@@ -176,26 +167,6 @@ func (c call) describeGroups() {
 		}
 		g := kmsg.NewDescribeGroupsResponseGroup()
 		g.Group, g.ErrorCode, g.AuthorizedOperations = req.Groups[i], code(err), notAsked
-		resp.Groups[i] = g
-	}, func() { c.reply(resp) })
-}
-
-// consumerGroupDescribe is ConsumerGroupDescribe, key 69, versions 0 and 1 (KIP-848).
-func (c call) consumerGroupDescribe() {
-	req, resp := c.msg.(*kmsg.ConsumerGroupDescribeRequest), kmsg.NewPtrConsumerGroupDescribeResponse()
-	resp.Groups = make([]kmsg.ConsumerGroupDescribeResponseGroup, len(req.Groups))
-	c.gather(len(req.Groups), func(i int) (string, kmsg.Request) {
-		one := kmsg.NewPtrConsumerGroupDescribeRequest()
-		one.SetVersion(c.Version)
-		one.Groups, one.IncludeAuthorizedOperations = req.Groups[i:i+1], req.IncludeAuthorizedOperations
-		return req.Groups[i], one
-	}, func(i int, r kmsg.Response, err error) {
-		if err == nil {
-			resp.Groups[i] = r.(*kmsg.ConsumerGroupDescribeResponse).Groups[0]
-			return
-		}
-		g := kmsg.NewConsumerGroupDescribeResponseGroup()
-		g.Group, g.ErrorCode = req.Groups[i], code(err)
 		resp.Groups[i] = g
 	}, func() { c.reply(resp) })
 }

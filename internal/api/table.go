@@ -20,12 +20,13 @@ type entry struct {
 	serve    func(call)
 	raw      bool   // decodes the body by itself, in place
 	wait     bool   // may block: own goroutine, next request waits
+	keeps    bool   // waits long or keeps bytes of the body: it gets a copy
 	refused  string // why serve is nil
 }
 
 // Reasons for what is not offered.
 const (
-	noGroups   = "needs the group coordinator, which is not there yet"
+	noGroups   = "needs the consumer protocol of groups (KIP-848), which is not there yet"
 	noTxns     = "needs the transaction coordinator, which is not there yet"
 	noShare    = "needs share groups, which are not there yet"
 	noStreams  = "needs streams groups, which are not there yet"
@@ -49,15 +50,15 @@ var entries = []entry{
 	{key: kmsg.StopReplica, refused: removed},
 	{key: kmsg.UpdateMetadata, refused: removed},
 	{key: kmsg.ControlledShutdown, refused: removed},
-	{key: kmsg.OffsetCommit, min: 2, max: 10, refused: noGroups},
-	{key: kmsg.OffsetFetch, min: 1, max: 10, refused: noGroups},
-	{key: kmsg.FindCoordinator, min: 0, max: 6, refused: noGroups},
-	{key: kmsg.JoinGroup, min: 0, max: 9, refused: noGroups},
-	{key: kmsg.Heartbeat, min: 0, max: 4, refused: noGroups},
-	{key: kmsg.LeaveGroup, min: 0, max: 5, refused: noGroups},
-	{key: kmsg.SyncGroup, min: 0, max: 5, refused: noGroups},
-	{key: kmsg.DescribeGroups, min: 0, max: 6, refused: noGroups},
-	{key: kmsg.ListGroups, min: 0, max: 5, refused: noGroups},
+	{key: kmsg.OffsetCommit, min: 2, max: 10, on: onBroker, serve: call.offsetCommit},
+	{key: kmsg.OffsetFetch, min: 1, max: 10, on: onBroker, serve: call.offsetFetch},
+	{key: kmsg.FindCoordinator, min: 0, max: 6, on: onBroker, serve: call.findCoordinator, wait: true},
+	{key: kmsg.JoinGroup, min: 0, max: 9, on: onBroker, serve: call.joinGroup, keeps: true},
+	{key: kmsg.Heartbeat, min: 0, max: 4, on: onBroker, serve: call.heartbeat},
+	{key: kmsg.LeaveGroup, min: 0, max: 5, on: onBroker, serve: call.leaveGroup},
+	{key: kmsg.SyncGroup, min: 0, max: 5, on: onBroker, serve: call.syncGroup, keeps: true},
+	{key: kmsg.DescribeGroups, min: 0, max: 6, on: onBroker, serve: call.describeGroups},
+	{key: kmsg.ListGroups, min: 0, max: 5, on: onBroker, serve: call.listGroups},
 	{key: kmsg.SASLHandshake, min: 0, max: 1, refused: noSecurity},
 	{key: kmsg.ApiVersions, min: 0, max: 5, on: onBroker | onController, serve: call.apiVersions},
 	{key: kmsg.CreateTopics, min: 2, max: 7, on: onBroker | onController, serve: call.createTopics, wait: true},
@@ -83,12 +84,12 @@ var entries = []entry{
 	{key: kmsg.RenewDelegationToken, min: 1, max: 2, refused: noSecurity},
 	{key: kmsg.ExpireDelegationToken, min: 1, max: 2, refused: noSecurity},
 	{key: kmsg.DescribeDelegationToken, min: 1, max: 3, refused: noSecurity},
-	{key: kmsg.DeleteGroups, min: 0, max: 3, refused: noGroups},
+	{key: kmsg.DeleteGroups, min: 0, max: 3, on: onBroker, serve: call.deleteGroups},
 	{key: kmsg.ElectLeaders, min: 0, max: 2, refused: noAdmin},
 	{key: kmsg.IncrementalAlterConfigs, min: 0, max: 1, on: onBroker | onController, serve: call.incrementalAlterConfigs, wait: true},
 	{key: kmsg.AlterPartitionAssignments, min: 0, max: 1, refused: noCluster},
 	{key: kmsg.ListPartitionReassignments, min: 0, max: 0, refused: noCluster},
-	{key: kmsg.OffsetDelete, min: 0, max: 0, refused: noGroups},
+	{key: kmsg.OffsetDelete, min: 0, max: 0, on: onBroker, serve: call.offsetDelete},
 	{key: kmsg.DescribeClientQuotas, min: 0, max: 1, refused: noSecurity},
 	{key: kmsg.AlterClientQuotas, min: 0, max: 1, refused: noSecurity},
 	{key: kmsg.DescribeUserSCRAMCredentials, min: 0, max: 0, refused: noSecurity},

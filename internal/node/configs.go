@@ -2,11 +2,14 @@ package node
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"ottla.dev/ottla/internal/config"
 	"ottla.dev/ottla/internal/controller"
+	"ottla.dev/ottla/internal/coord"
+	"ottla.dev/ottla/internal/coord/group"
 	"ottla.dev/ottla/internal/image"
 )
 
@@ -41,4 +44,19 @@ func (n *Node) configs() controller.Configs {
 			return fmt.Errorf("%s: broker configs cannot be changed while the node runs yet", key)
 		},
 	}
+}
+
+// groups makes what makes the machines of __consumer_offsets.
+func (n *Node) groups() func() coord.Machine {
+	s := n.cfg.Settings
+	cfg := group.Config{
+		InitialDelay:     millis(s.Int(config.GroupInitialRebalanceDelayMs)),
+		MinSession:       millis(s.Int(config.GroupMinSessionTimeoutMs)),
+		MaxSession:       millis(s.Int(config.GroupMaxSessionTimeoutMs)),
+		MaxSize:          int(s.Int(config.GroupMaxSize)),
+		MaxMetadata:      int(s.Int(config.OffsetMetadataMaxBytes)),
+		OffsetsRetention: time.Duration(s.Int(config.OffsetsRetentionMinutes)) * time.Minute,
+		OffsetsCheck:     time.Duration(s.Long(config.OffsetsRetentionCheckIntervalMs)) * time.Millisecond,
+	}
+	return func() coord.Machine { return group.New(cfg) }
 }
