@@ -14,8 +14,8 @@
 //
 // Durability is a separate stage. A log has an end offset (written) and a flushed
 // offset (on disk); a Syncer, one per folder, keeps several fdatasyncs in flight,
-// at most one per log, and each covers all that was written to its log before it
-// began. These rules are law (DESIGN.md 5), and the code cites them:
+// also of one log (each on a descriptor of its own), and each covers all that was
+// written to its log before it began. These rules are law, and the code cites them:
 //
 //	D1  The flushed offset never passes data that is not on disk: segment data,
 //	    the names of its file and folder, partition.metadata, and the epoch
