@@ -87,7 +87,7 @@ func produce(ctx context.Context, h Host, c *cluster, topic string, f produceFla
 	if err != nil {
 		return err
 	}
-	client, err := c.client(opts...)
+	client, err := c.client(append(opts, kgo.RecordDeliveryTimeout(c.timeout))...)
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"strings"
 	"time"
@@ -145,10 +146,19 @@ func printReady(w io.Writer, s *config.Config, n *node.Node, took time.Duration)
 	fmt.Fprintf(w, "  data        %s (%s)\n", strings.Join(s.LogDirs(), ", "), durability(s))
 	fmt.Fprintf(w, "\nready after %d ms. Try, in another terminal:\n\n", took.Milliseconds())
 	server := ""
-	if ls := s.BrokerListeners(); len(ls) > 0 && n.Addr(ls[0].Name) != defaultServer {
-		server = " -b " + n.Addr(ls[0].Name)
+	if ls := s.BrokerListeners(); len(ls) > 0 && reachable(n.Addr(ls[0].Name)) != defaultServer {
+		server = " -b " + reachable(n.Addr(ls[0].Name))
 	}
 	fmt.Fprintf(w, "  ottla topic create hello%s\n  echo 'Hello, Kafka' | ottla produce hello%s\n  ottla consume hello%s\n\nStop with Ctrl-C.\n", server, server, server)
+}
+
+// reachable is an address to dial where the node listens on all of them.
+func reachable(addr string) string {
+	host, port, err := net.SplitHostPort(addr)
+	if ip := net.ParseIP(host); err == nil && ip != nil && ip.IsUnspecified() {
+		return net.JoinHostPort("127.0.0.1", port)
+	}
+	return addr
 }
 
 // durability says in words when an ack is given.

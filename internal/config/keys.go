@@ -175,6 +175,7 @@ const (
 	OffsetsTopicReplicationFactor                        IntKey    = "offsets.topic.replication.factor"
 	OffsetsTopicSegmentBytes                             IntKey    = "offsets.topic.segment.bytes"
 	OttlaHTTPListener                                    StringKey = "ottla.http.listener"
+	OttlaLogDirReserveBytes                              LongKey   = "ottla.log.dir.reserve.bytes"
 	ProcessRoles                                         ListKey   = "process.roles"
 	ProducerIDExpirationMs                               IntKey    = "producer.id.expiration.ms"
 	ProducerIDExpirationCheckIntervalMs                  IntKey    = "producer.id.expiration.check.interval.ms"

@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"ottla.dev/ottla/internal/config"
 	"ottla.dev/ottla/internal/model"
 	"ottla.dev/ottla/internal/storage"
 )
@@ -48,6 +49,7 @@ func (n *Node) openFolder(path string) (*storage.Folder, error) {
 		ClusterID: n.clusterID,
 		NodeID:    n.cfg.Settings.NodeID(),
 		NewID:     func() model.UUID { return model.RandomUUID(n.rand.Uint64) },
+		Reserve:   n.cfg.Settings.Long(config.OttlaLogDirReserveBytes),
 		Codecs:    n.codecs,
 		Metrics:   n.metrics,
 		Log:       n.cfg.Log,

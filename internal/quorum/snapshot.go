@@ -154,7 +154,10 @@ func writeImage(f vfs.File, codecs *batch.Codecs, job *snapshotJob) (int64, erro
 	if err := w.controls(controlRecord{batch.SnapshotFooter, record.NewSnapshotFooterRecord().Append(nil, 0)}); err != nil {
 		return 0, err
 	}
-	return at + int64(len(w.out)), spill(0)
+	if err := spill(0); err != nil {
+		return 0, err
+	}
+	return at, nil
 }
 
 // loadSnapshot reads a snapshot's file back into an image.
