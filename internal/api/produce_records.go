@@ -27,15 +27,19 @@ func onlyBatch(records []byte) (size int, err error) {
 	if size, err = nextBatch(records); err != nil {
 		return 0, err
 	}
-	if size < batch.HeaderSize {
-		return 0, fmt.Errorf("%w: no whole record batch of magic 2 in %d bytes", batch.ErrInvalid, len(records))
+	if size == 0 {
+		return 0, fmt.Errorf("%w: no whole record batch in %d bytes", batch.ErrInvalid, len(records))
 	}
 	if magic := int8(records[magicEnd-1]); magic != 2 {
 		return 0, fmt.Errorf("%w: magic %d; only batches of magic 2 can be produced", batch.ErrInvalid, magic)
 	}
 	more, err := nextBatch(records[size:])
-	if err == nil && more > 0 {
+	switch {
+	case err != nil:
+	case more > 0:
 		err = fmt.Errorf("%w: a produce request must have exactly one batch per partition", batch.ErrInvalid)
+	case size < batch.HeaderSize:
+		err = fmt.Errorf("%w: a batch of %d bytes; its header alone has %d", batch.ErrCorrupt, size, batch.HeaderSize)
 	}
 	return size, err
 }

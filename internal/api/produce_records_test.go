@@ -32,6 +32,7 @@ func TestOnlyBatchCutsAsKafkaDoes(t *testing.T) {
 		{"cut", one[:len(one)-1], 0, batch.ErrInvalid},
 		{"short length", with(lengthEnd-1, 5), 0, batch.ErrCorrupt},
 		{"negative length", with(lengthEnd-4, 0x80), 0, batch.ErrCorrupt},
+		{"less than a header", with(lengthEnd-1, 30)[:lengthEnd+30], 0, batch.ErrCorrupt},
 		{"magic 1", with(magicEnd-1, 1), 0, batch.ErrInvalid},
 		{"magic 3", with(magicEnd-1, 3), 0, batch.ErrCorrupt},
 		{"magic -1", with(magicEnd-1, 0xff), 0, batch.ErrCorrupt},
