@@ -131,7 +131,10 @@ func (s *side) key(v reflect.Value) (key string, ok bool) {
 			f = f.Elem()
 		}
 		if f.Kind() == reflect.String && f.Len() == 0 && name == "Topic" {
-			continue
+			if id := v.FieldByName("TopicID"); id.IsValid() && !id.IsZero() {
+				continue
+			}
+			return `""`, true
 		}
 		key = s.scalar(name, f)
 		if name == "ApiKey" {
@@ -214,7 +217,10 @@ func (s *side) scalar(name string, v reflect.Value) string {
 		v = v.Elem()
 	}
 	switch name {
-	case "ErrorMessage", "Documentation":
+	case "ErrorMessage", "Documentation": // the words may differ
+		if v.Len() == 0 {
+			return "empty"
+		}
 		return "some"
 	case "ErrorCode":
 		if err, ok := kerr.ErrorForCode(int16(v.Int())).(*kerr.Error); ok && err != nil {
@@ -242,7 +248,7 @@ func (s *side) scalar(name string, v reflect.Value) string {
 	case reflect.Array:
 		id := v.Interface().([16]byte)
 		if name := s.names[id]; name != "" {
-			return "id of " + name
+			return name
 		}
 		return hex.EncodeToString(id[:])
 	case reflect.Int64:
@@ -270,8 +276,9 @@ func (s *side) walkBatches(a *answer, path string, b []byte) {
 		}
 		var batch kmsg.RecordBatch
 		n := 12 + u32(b[8:])
+		a.add(at, "present", nil)
 		if err := batch.ReadFrom(b[:n]); err != nil {
-			a.add(at, err.Error(), nil)
+			a.add(at+".Magic", err.Error(), nil)
 			return
 		}
 		s.walkBatch(a, at, &batch, b[:n])

@@ -20,7 +20,7 @@ import (
 //	case API name [versions=A-B] [on=broker|controller|both] [alone]
 //	  topic $t partitions=2 cleanup.policy=compact
 //	  put $t 0 batch(n=3 ts=1000)
-//	  API[/version][@controller] [cut=N] [extra=HEX] [wait=DURATION] Field:value …
+//	  API[/version][@controller] [option=value …] Field:value …
 //	    more fields, if the line is indented deeper
 //	  until Path=value
 //	  API …
@@ -39,8 +39,9 @@ import (
 // Records, FetchOffset, Timestamp or LeaderEpoch, as the API has it.
 // In texts $name is a name of this telling alone, or what let took from the
 // reply before; $cluster is the cluster's id. cut=N leaves out the last N bytes of
-// the body, extra appends to it, raw=HEX replaces it. until repeats the next step
-// until its reply has the value. alone: no other case runs meanwhile.
+// the body, extra appends to it, raw=HEX replaces it; key=N stands in the header
+// instead of the API's key, frame=HEX is all that is sent, length included. until repeats the next step
+// until its reply has the value, for an error its number. alone: no other case runs meanwhile.
 type diffCase struct {
 	api      kmsg.Key
 	name     string

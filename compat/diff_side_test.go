@@ -122,13 +122,9 @@ func (s *side) exchange(at string, key kmsg.Key, version int16, flexible bool, b
 }
 
 func (s *side) send(at string, key kmsg.Key, version int16, flexible bool, body []byte) error {
-	c := s.conns[at]
-	if c == nil {
-		var err error
-		if c, err = net.DialTimeout("tcp", s.listeners[at], 5*time.Second); err != nil {
-			return err
-		}
-		s.conns[at] = c
+	c, err := s.dial(at)
+	if err != nil {
+		return err
 	}
 	frame := binary.BigEndian.AppendUint32(make([]byte, 4), uint32(key)<<16|uint32(uint16(version)))
 	frame = binary.BigEndian.AppendUint32(frame, uint32(s.corr))
@@ -140,6 +136,17 @@ func (s *side) send(at string, key kmsg.Key, version int16, flexible bool, body 
 	be(frame, len(frame)-4)
 	_, _ = c.Write(frame) // a peer that has closed is noticed when reading
 	return nil
+}
+
+func (s *side) dial(at string) (net.Conn, error) {
+	if c := s.conns[at]; c != nil {
+		return c, nil
+	}
+	c, err := net.DialTimeout("tcp", s.listeners[at], 5*time.Second)
+	if err == nil {
+		s.conns[at] = c
+	}
+	return c, err
 }
 
 func (s *side) receive(at string, tagged bool, wait time.Duration) ([]byte, error) {
@@ -215,7 +222,7 @@ func (s *side) tell(c *diffCase, version int16, listener string) (answers []*ans
 			if s.last, err = s.request(step, v, at); err != nil {
 				return answers, fmt.Errorf("line %d: %w", step.line, err)
 			}
-			if until[0] == "" || s.last.text[until[0]] == until[1] || time.Now().After(deadline) {
+			if until[0] == "" || first(s.last.text[until[0]]) == until[1] || time.Now().After(deadline) {
 				break
 			}
 			time.Sleep(20 * time.Millisecond)
@@ -224,6 +231,12 @@ func (s *side) tell(c *diffCase, version int16, listener string) (answers []*ans
 		answers = append(answers, s.last)
 	}
 	return answers, nil
+}
+
+// first is the first word: the number of an error, not its name.
+func first(text string) string {
+	word, _, _ := strings.Cut(text, " ")
+	return word
 }
 
 // verb does a step that is no request.
@@ -267,6 +280,13 @@ func (s *side) request(step diffStep, version int16, at string) (*answer, error)
 	if n, err := strconv.Atoi(step.options["cut"]); err == nil {
 		body = body[:max(0, len(body)-n)]
 	}
+	if frame, ok := step.options["frame"]; ok {
+		return s.frame(at, unhex(frame))
+	}
+	key := step.api
+	if n, err := strconv.Atoi(step.options["key"]); err == nil {
+		key = kmsg.Key(n)
+	}
 	wait := 10 * time.Second
 	if d, err := time.ParseDuration(step.options["wait"]); err == nil {
 		wait = d
@@ -274,7 +294,7 @@ func (s *side) request(step diffStep, version int16, at string) (*answer, error)
 	if p, ok := req.(*kmsg.ProduceRequest); ok && p.Acks == 0 {
 		return s.withoutReply(at, version, req.IsFlexible(), body)
 	}
-	reply, err := s.exchange(at, step.api, version, req.IsFlexible(), body, wait)
+	reply, err := s.exchange(at, key, version, req.IsFlexible(), body, wait)
 	if err != nil {
 		return outcome(err.Error()), nil
 	}
@@ -288,6 +308,21 @@ func (s *side) request(step diffStep, version int16, at string) (*answer, error)
 	}
 	a := s.describe(resp, reply)
 	return a, s.settle(step.api)
+}
+
+// frame sends bytes as they are and tells what comes back.
+func (s *side) frame(at string, b []byte) (*answer, error) {
+	c, err := s.dial(at)
+	if err != nil {
+		return nil, err
+	}
+	_, _ = c.Write(b)
+	s.corr = 7 // what frames that deserve a reply have
+	reply, err := s.receive(at, false, 2*time.Second)
+	if err != nil {
+		return outcome(err.Error()), nil
+	}
+	return outcome(fmt.Sprintf("a reply of %d bytes", len(reply))), nil
 }
 
 func unhex(text string) []byte {
@@ -312,36 +347,54 @@ func (s *side) withoutReply(at string, version int16, flexible bool, body []byte
 	return outcome("no reply, connection open"), nil
 }
 
-// settle waits after a change until the broker knows what its controller knows:
-// the epoch of ApiVersions is the metadata offset that each has reached.
+// settle waits after a change until the broker has heard of it. The epoch of
+// ApiVersions is the metadata offset that a node has reached.
 func (s *side) settle(api kmsg.Key) error {
 	switch api {
 	case kmsg.CreateTopics, kmsg.DeleteTopics, kmsg.CreatePartitions, kmsg.AlterConfigs, kmsg.IncrementalAlterConfigs:
 	default:
 		return nil
 	}
-	var want int64
-	deadline := time.Now().Add(20 * time.Second)
-	for _, at := range []string{"controller", "broker"} {
-		for {
-			resp := kmsg.NewPtrApiVersionsResponse()
-			if err := s.ask(at, 3, &kmsg.ApiVersionsRequest{ClientSoftwareName: "diff", ClientSoftwareVersion: "1"}, resp); err != nil {
-				return err
-			}
-			if at == "controller" {
-				want = resp.FinalizedFeaturesEpoch
-				break
-			}
-			if resp.FinalizedFeaturesEpoch >= want {
-				break
-			}
-			if time.Now().After(deadline) {
-				return fmt.Errorf("the broker is at metadata offset %d, its controller at %d", resp.FinalizedFeaturesEpoch, want)
-			}
-			time.Sleep(2 * time.Millisecond)
+	want, err := s.decided()
+	if err != nil {
+		return err
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(2 * time.Millisecond) {
+		reached, err := s.metadataOffset("broker")
+		if err != nil || reached >= want {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("the broker is at metadata offset %d, its controller at %d", reached, want)
 		}
 	}
-	return nil
+}
+
+// decided is the offset of the last metadata that is committed. Apache Kafka's
+// controllers listen to themselves with a delay, so their quorum is asked.
+func (s *side) decided() (int64, error) {
+	if _, ok := s.ranges["controller"][kmsg.DescribeQuorum]; !ok {
+		return s.metadataOffset("controller")
+	}
+	req := kmsg.NewPtrDescribeQuorumRequest()
+	t := kmsg.NewDescribeQuorumRequestTopic()
+	t.Topic = "__cluster_metadata"
+	t.Partitions = []kmsg.DescribeQuorumRequestTopicPartition{{Partition: 0}}
+	req.Topics = append(req.Topics, t)
+	resp := kmsg.NewPtrDescribeQuorumResponse()
+	if err := s.ask("controller", 0, req, resp); err != nil {
+		return 0, err
+	}
+	if len(resp.Topics) == 0 || len(resp.Topics[0].Partitions) == 0 {
+		return s.metadataOffset("controller")
+	}
+	return resp.Topics[0].Partitions[0].HighWatermark - 1, nil
+}
+
+func (s *side) metadataOffset(at string) (int64, error) {
+	resp := kmsg.NewPtrApiVersionsResponse()
+	err := s.ask(at, 3, &kmsg.ApiVersionsRequest{ClientSoftwareName: "diff", ClientSoftwareVersion: "1"}, resp)
+	return resp.FinalizedFeaturesEpoch, err
 }
 
 // topic creates a topic and waits until its leaders serve.

@@ -1,6 +1,7 @@
 package compat_test
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -20,8 +22,19 @@ func TestDiff(t *testing.T) {
 	cases := loadCases(t)
 	known := loadKnown(t)
 	kafka, ottla := startPeers(t)
+	began := time.Now()
 	r := &comparison{known: known, rows: map[kmsg.Key]*compareRow{}, found: map[finding][]string{}}
-	t.Cleanup(func() { r.print(t) })
+	t.Cleanup(func() {
+		r.print(t)
+		t.Logf("%v after both brokers stood", time.Since(began).Round(time.Second))
+		for _, p := range []*peerBroker{kafka, ottla} {
+			select {
+			case <-p.done:
+				t.Errorf("%s has ended: %v\n%s", p.kind, p.err, p.tail())
+			default:
+			}
+		}
+	})
 	number := 0
 	for _, alone := range []bool{true, false} {
 		t.Run(map[bool]string{true: "alone", false: "together"}[alone], func(t *testing.T) {
@@ -41,7 +54,7 @@ func TestDiff(t *testing.T) {
 							}
 							slots <- struct{}{}
 							defer func() { <-slots }()
-							r.compare(t, c, v, on, kafka.side(prefix), ottla.side(prefix))
+							r.compare(t, c, v, on, prefix, kafka, ottla)
 						})
 					}
 				}
@@ -146,14 +159,19 @@ func (r *comparison) expected(where, field string) bool {
 }
 
 // compare tells a case to both sides at once and compares.
-func (r *comparison) compare(t *testing.T, c *diffCase, version int16, on string, kafka, ottla *side) {
-	var wg sync.WaitGroup
+func (r *comparison) compare(t *testing.T, c *diffCase, version int16, on, prefix string, kafka, ottla *peerBroker) {
 	var answers [2][]*answer
 	var errs [2]error
-	for i, s := range []*side{kafka, ottla} {
-		wg.Go(func() { answers[i], errs[i] = s.tell(c, version, on) })
+	for try := range 3 {
+		var wg sync.WaitGroup
+		for i, p := range []*peerBroker{kafka, ottla} {
+			wg.Go(func() { answers[i], errs[i] = p.side(fmt.Sprintf("%s%d-", prefix, try)).tell(c, version, on) })
+		}
+		wg.Wait()
+		if errs[0] == nil && !unsettled(answers[0]) {
+			break
+		}
 	}
-	wg.Wait()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	row := r.rows[c.api]
@@ -203,13 +221,24 @@ func (r *comparison) find(t *testing.T, f finding, version int16, on string) {
 	t.Fail()
 }
 
+// unsettled tells that Kafka's controller was between two terms, which happens on
+// a busy machine and says nothing about how it answers.
+func unsettled(answers []*answer) bool {
+	return slices.ContainsFunc(answers, func(a *answer) bool {
+		return slices.ContainsFunc(a.paths, func(p string) bool { return strings.HasPrefix(a.text[p], "41 ") })
+	})
+}
+
 type fieldDifference struct{ path, kafka, ottla string }
 
 func differences(kafka, ottla *answer) (out []fieldDifference) {
+	if k, o := kafka.text["(outcome)"], ottla.text["(outcome)"]; k != o {
+		return []fieldDifference{{"(outcome)", cmp.Or(k, "a reply"), cmp.Or(o, "a reply")}}
+	}
 	for _, p := range kafka.paths {
 		if o, ok := ottla.text[p]; !ok {
 			out = append(out, fieldDifference{p, kafka.text[p], "nothing"})
-		} else if o != kafka.text[p] {
+		} else if o != kafka.text[p] && !moreWords(p, kafka.text[p], o) {
 			out = append(out, fieldDifference{p, kafka.text[p], o})
 		}
 	}
@@ -219,6 +248,11 @@ func differences(kafka, ottla *answer) (out []fieldDifference) {
 		}
 	}
 	return outermost(out)
+}
+
+// moreWords tells that Ottla explains what Kafka does not. That is no difference.
+func moreWords(path, kafka, ottla string) bool {
+	return strings.HasSuffix(path, "ErrorMessage") && kafka != "some" && ottla == "some"
 }
 
 // outermost drops what lies inside an element that one side lacks.
