@@ -376,11 +376,10 @@ func (l *Log) walk(s *segment) (whole bool, end model.Offset, err error) {
 			txns = append(txns, l.aborted(b.Producer().ID, t))
 		}
 	}
-	if !whole {
-		l.wasCut = true
-		if err := h.f.Truncate(s.size); err != nil {
-			return false, 0, err
-		}
+	l.wasCut = l.wasCut || !whole
+	// Where nothing is cut this gives back the blocks that were reserved ahead.
+	if err := h.f.Truncate(s.size); err != nil {
+		return false, 0, err
 	}
 	return whole, end, l.rewriteTables(s, txns)
 }
