@@ -83,7 +83,9 @@ func (p *Partition) Read(r Read) (s Slice) {
 	}
 	s.High, s.Stable, s.Start = high, stable, start
 	if r.Committed {
-		s.Aborted = p.log.AbortedTxns(r.Offset, limit)
+		if s.Aborted, s.Err = p.log.Aborted(r.Offset, limit); s.Err != nil {
+			s.Chunk.Close()
+		}
 	}
 	return s
 }

@@ -233,13 +233,13 @@ func TestTxnIndexBytes(t *testing.T) {
 	// A committed one leaves no entry.
 	lead(t, l, transacted(3, 0, 1, 1, 5))
 	lead(t, l, batch.EndTxnMarker(model.Producer{ID: 3}, true, 0, 6))
-	if got := l.AbortedTxns(0, 100); len(got) != 1 || got[0].Producer != 3 || got[0].First != 12 || got[0].Last != 13 {
+	if got, err := l.Aborted(0, 100); err != nil || len(got) != 1 || got[0].Producer != 3 || got[0].First != 12 || got[0].Last != 13 {
 		t.Errorf("aborted %+v", got)
 	}
-	if got := l.AbortedTxns(14, 100); len(got) != 0 {
+	if got, err := l.Aborted(14, 100); err != nil || len(got) != 0 {
 		t.Errorf("aborted after 14: %+v", got)
 	}
-	if got := l.AbortedTxns(0, 12); len(got) != 0 {
+	if got, err := l.Aborted(0, 12); err != nil || len(got) != 0 {
 		t.Errorf("aborted before 12: %+v", got)
 	}
 }

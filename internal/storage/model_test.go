@@ -377,7 +377,7 @@ func (m *logModel) check(rt *rapid.T) {
 		}
 	}
 	slices.SortFunc(aborted, func(a, b AbortedTxn) int { return int(a.First - b.First) })
-	if have := l.AbortedTxns(m.start, m.end()); !slices.Equal(have, aborted) {
+	if have, err := l.Aborted(m.start, m.end()); err != nil || !slices.Equal(have, aborted) {
 		rt.Fatalf("aborted %v, want %v", have, aborted)
 	}
 	ts := m.now - 30

@@ -99,17 +99,6 @@ func (l *Log) writeTxns(s *segment, txns []AbortedTxn) error {
 	return nil
 }
 
-// AbortedTxns is Aborted for callers that can do nothing about an error: the
-// folder then counts as failed, because records of an aborted transaction must
-// never pass for committed ones.
-func (l *Log) AbortedTxns(from, to model.Offset) []AbortedTxn {
-	txns, err := l.Aborted(from, to)
-	if err != nil {
-		_ = l.disk.fail(err)
-	}
-	return txns
-}
-
 // Aborted lists the aborted transactions that have records in [from, to),
 // ascending by first offset. A consumer needs them to read that range with
 // isolation.level=read_committed.
