@@ -12,6 +12,7 @@ import (
 	"ottla.dev/ottla/internal/feature"
 	"ottla.dev/ottla/internal/image"
 	"ottla.dev/ottla/internal/model"
+	"ottla.dev/ottla/internal/record"
 )
 
 // Whatever brokers and users do, and in whatever order:
@@ -259,6 +260,29 @@ func TestSilenceEndsASessionOnlyOnce(t *testing.T) {
 	w.now = w.c.Next()
 	if again := w.c.Tick(w.env()); len(again) != 0 || !w.c.Next().IsZero() {
 		t.Errorf("%d decisions about a fenced broker, next tick at %v", len(again), w.c.Next())
+	}
+}
+
+func TestAStandstillOfTheControllerFencesNobodyAtOnce(t *testing.T) {
+	w := newWorld(Config{})
+	w.play(t, "activate")
+	w.play(t, "register 1")
+	w.play(t, "register 2")
+	w.play(t, "beat 1")
+	w.play(t, "beat 2")
+	w.now = w.now.Add(time.Minute) // the process was stopped, heartbeats and all
+	if r := w.c.Tick(w.env()); len(r) != 0 {
+		t.Fatalf("fenced for silence that nobody could break: %v", r[0].Records)
+	}
+	w.play(t, "beat 1")
+	w.now = w.c.Next()
+	if r := w.c.Tick(w.env()); len(r) != 1 || len(r[0].Records) != 1 || r[0].Records[0].(*record.BrokerRegistrationChangeRecord).BrokerID != 2 {
+		t.Fatalf("broker 2 stays silent: %v", r)
+	}
+	// A second standstill does not save it again.
+	w.now = w.now.Add(time.Minute)
+	if r := w.c.Tick(w.env()); len(r) != 1 {
+		t.Fatalf("%d decisions", len(r))
 	}
 }
 

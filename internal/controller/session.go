@@ -29,7 +29,15 @@ type session struct {
 	// again is when to look once more at a broker that Tick decided to fence: the
 	// decision may have been dropped. Zero before.
 	again time.Time
+	// spared is set when the session was extended because the controller itself had
+	// stood still; that happens once between two signs of life.
+	spared bool
 }
+
+// standstill is how late a tick may come. A later one means that this process was
+// stopped, or that its machine slept: heartbeats could not be heard, and their
+// absence says nothing about the brokers.
+const standstill = time.Second
 
 // fenceRetry is how long Tick waits for its own decision before it repeats it.
 const fenceRetry = time.Second
@@ -41,7 +49,7 @@ func (c *Controller) touch(id model.NodeID, epoch model.BrokerEpoch, now time.Ti
 		s = &session{epoch: epoch, offset: model.NoOffset}
 		c.sessions[id] = s
 	}
-	s.heard, s.again = now, time.Time{}
+	s.heard, s.again, s.spared = now, time.Time{}, false
 	return s
 }
 
@@ -85,6 +93,7 @@ func (c *Controller) Tick(env Env) []Result {
 // the same decision, together, so that no partition moves from one dead broker to
 // another.
 func (c *Controller) expire(env Env) []Result {
+	c.spare(env.Now)
 	var dead []*image.Broker
 	for id, s := range c.sessions {
 		if env.Now.Sub(s.heard) < c.cfg.SessionTimeout || env.Now.Before(s.again) {
@@ -109,6 +118,18 @@ func (c *Controller) expire(env Env) []Result {
 	}
 	recs = m.appendTo(recs)
 	return []Result{{Records: recs, Txn: len(recs) > maxRecords}}
+}
+
+// spare gives the brokers a third of a session to be heard of after a standstill.
+func (c *Controller) spare(now time.Time) {
+	if next := c.Next(); next.IsZero() || now.Sub(next) <= standstill {
+		return
+	}
+	for _, s := range c.sessions {
+		if !s.spared && s.again.IsZero() && now.Sub(s.heard) >= c.cfg.SessionTimeout {
+			s.heard, s.spared = now.Add(c.cfg.SessionTimeout/3-c.cfg.SessionTimeout), true
+		}
+	}
 }
 
 // Replay keeps the soft state in step with what is committed: sessions of brokers
