@@ -56,8 +56,9 @@ func kindOf(path string, size int64) (dumpKind, bool) {
 	return "", false
 }
 
-// complaint is what the tool says when it does not like a file.
-var complaint = regexp.MustCompile(`isvalid: false|isValid: false|Exception|Mismatches in|Non-consecutive|is followed by|not found in|` +
+// complaint is what the tool says when it does not like a file. (It also says of
+// every segment but a partition's first that offset -1 is followed by another.)
+var complaint = regexp.MustCompile(`isvalid: false|isValid: false|Exception|Mismatches in|\s\d+ is followed by|not found in|` +
 	`out of order timestamp|timestamp mismatch|invalid bytes|Error at|Failed to|Unknown record type|Ignoring unknown|[Cc]orrupt`)
 
 // complaints has Apache Kafka's dump tool read every log, index, snapshot and
