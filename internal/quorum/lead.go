@@ -103,16 +103,17 @@ func (q *Quorum) lead(g *errgroup.Group) error {
 		return nil
 	}
 	now := q.cfg.Now()
+	for len(c.waiting) > 0 && l.bytes < flightBytes {
+		if err := q.decide(nil, &c.waiting); err != nil {
+			return err
+		}
+	}
+	// After the calls: heartbeats that wait here count before silence does.
 	if t := q.cfg.Controller.Next(); !t.IsZero() && !now.Before(t) {
 		for _, r := range q.cfg.Controller.Tick(q.env()) {
 			if err := q.decide([]controller.Result{r}, nil); err != nil {
 				return err
 			}
-		}
-	}
-	for len(c.waiting) > 0 && l.bytes < flightBytes {
-		if err := q.decide(nil, &c.waiting); err != nil {
-			return err
 		}
 	}
 	if q.cfg.MaxIdle > 0 && len(l.flight) == 0 && now.Sub(c.moved) >= q.cfg.MaxIdle && q.observed(now, q.observeFor()) {

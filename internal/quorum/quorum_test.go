@@ -4,8 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -101,32 +105,38 @@ func TestFirstRecordsAreThoseOfKafka(t *testing.T) {
 	}
 }
 
-func TestManyRequestsShareAnAppend(t *testing.T) {
-	n := startNode(t, testConfig(vfs.NewMem(), 1, 1))
-	defer n.close()
-	joinBroker(n, 1, 1)
-	before := n.q.rlog.log.EndOffset()
-	const count = 500
-	var wg sync.WaitGroup
-	for i := range count {
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
-			ctx, cancel := within(t)
-			defer cancel()
-			resp, err := n.q.Do(ctx, createTopics(fmt.Sprintf("topic-%d", i)), controller.Requester{})
-			if err != nil || resp.(*kmsg.CreateTopicsResponse).Topics[0].ErrorCode != 0 {
-				t.Errorf("topic %d: %v %+v", i, err, resp)
+func TestManyRequestsShareASync(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fs := vfs.NewMem()
+		n := startNode(t, testConfig(fs, 1, 1))
+		joinBroker(n, 1, 1)
+		const count = 500
+		var syncs atomic.Int32
+		fs.OnOp(func(op vfs.Op) {
+			if op.Kind == vfs.OpSync && strings.Contains(op.Path, "/raft/") {
+				syncs.Add(1)
+				time.Sleep(10 * time.Millisecond)
 			}
-		}()
-	}
-	wg.Wait()
-	if entries := n.q.rlog.log.EndOffset() - before; entries >= count {
-		t.Errorf("%d requests took %d entries", count, entries)
-	}
-	if got := n.q.Metadata().Image().NumTopics(); got != count {
-		t.Errorf("%d topics", got)
-	}
+		})
+		var wg sync.WaitGroup
+		for i := range count {
+			wg.Go(func() {
+				resp, err := n.q.Do(context.Background(), createTopics(fmt.Sprintf("topic-%d", i)), controller.Requester{})
+				if err != nil || resp.(*kmsg.CreateTopicsResponse).Topics[0].ErrorCode != 0 {
+					t.Errorf("topic %d: %v %+v", i, err, resp)
+				}
+			})
+		}
+		wg.Wait()
+		fs.OnOp(nil)
+		if got := syncs.Load(); got > 3 {
+			t.Errorf("%d requests took %d syncs", count, got)
+		}
+		if got := n.q.Metadata().Image().NumTopics(); got != count {
+			t.Errorf("%d topics", got)
+		}
+		n.close()
+	})
 }
 
 func TestNextLeadsAFollowerThroughEveryImage(t *testing.T) {
