@@ -29,6 +29,7 @@ const (
 	recoveryFile = "recovery-point-offset-checkpoint"
 	highFile     = "replication-offset-checkpoint"
 	startFile    = "log-start-offset-checkpoint"
+	cleanedFile  = "cleaner-offset-checkpoint"
 	epochFile    = "leader-epoch-checkpoint"
 	topicFile    = "partition.metadata"
 

@@ -64,6 +64,8 @@ type Folder struct {
 	points checkpoints
 	closed bool
 
+	compacted bool // some log ever was: there is, or must be, a checkpoint of it
+
 	// writing makes one writer of the checkpoint files; held across their I/O,
 	// because that is what it orders.
 	writing sync.Mutex
@@ -73,6 +75,7 @@ type Folder struct {
 // checkpoints is what the folder's files say, of open logs and others.
 type checkpoints struct {
 	recovery, start map[model.TopicPartition]model.Offset
+	cleaned         map[model.TopicPartition]model.Offset // where compaction goes on
 }
 
 // PartitionDir is a partition's folder found in a Folder.
@@ -159,7 +162,8 @@ func (f *Folder) open(c FolderConfig) error {
 		}
 		return make(map[model.TopicPartition]model.Offset)
 	}
-	f.points = checkpoints{recovery: read(recoveryFile), start: read(startFile)}
+	f.points = checkpoints{recovery: read(recoveryFile), start: read(startFile), cleaned: read(cleanedFile)}
+	f.compacted = len(f.points.cleaned) > 0
 	f.highs = read(highFile)
 	return nil
 }
@@ -359,9 +363,10 @@ func (f *Folder) Open(tp model.TopicPartition, id model.UUID, o LogOptions) (*Lo
 		o.RecoveryPoint, o.Start = f.points.recovery[tp], f.points.start[tp]
 	} else {
 		// The checkpoints speak of an earlier log of this name (D7).
-		stale = f.points.recovery[tp] > 0 || f.points.start[tp] > 0
+		stale = f.points.recovery[tp] > 0 || f.points.start[tp] > 0 || f.points.cleaned[tp] > 0
 		delete(f.points.recovery, tp)
 		delete(f.points.start, tp)
+		delete(f.points.cleaned, tp)
 	}
 	f.mu.Unlock()
 
@@ -398,24 +403,28 @@ func (f *Folder) Checkpoint() error {
 func (f *Folder) lower(l *Log) error {
 	f.mu.Lock()
 	recovery, start := f.points.recovery[l.tp], f.points.start[l.tp]
+	dirty := f.points.cleaned[l.tp] > l.EndOffset()
+	if dirty {
+		f.points.cleaned[l.tp] = l.EndOffset()
+	}
 	f.mu.Unlock()
-	if recovery <= l.RecoveryPoint() && start <= l.StartOffset() {
+	if recovery <= l.RecoveryPoint() && start <= l.StartOffset() && !dirty {
 		return nil
 	}
 	return f.writePoints()
 }
 
-// writePoints replaces both checkpoints. What the logs say is collected under
+// writePoints replaces the checkpoints. What the logs say is collected under
 // writing, so a write that is waited for has all that came before it.
-func (f *Folder) writePoints() error { return f.write(recoveryFile, startFile) }
+func (f *Folder) writePoints() error { return f.write(recoveryFile, startFile, cleanedFile) }
 
 // write replaces those of the checkpoints that are named.
 func (f *Folder) write(files ...string) error {
 	f.writing.Lock()
 	defer f.writing.Unlock()
 	f.mu.Lock()
-	points := checkpoints{recovery: maps.Clone(f.points.recovery), start: maps.Clone(f.points.start)}
-	logs := maps.Clone(f.logs)
+	points := checkpoints{recovery: maps.Clone(f.points.recovery), start: maps.Clone(f.points.start), cleaned: maps.Clone(f.points.cleaned)}
+	logs, compacted := maps.Clone(f.logs), f.compacted
 	f.mu.Unlock()
 	for tp, l := range logs {
 		if l == nil {
@@ -434,12 +443,15 @@ func (f *Folder) write(files ...string) error {
 	for _, x := range []struct {
 		name    string
 		to, now map[model.TopicPartition]model.Offset
-	}{{recoveryFile, f.points.recovery, points.recovery}, {startFile, f.points.start, points.start}} {
-		if !slices.Contains(files, x.name) {
+	}{{recoveryFile, f.points.recovery, points.recovery}, {startFile, f.points.start, points.start}, {cleanedFile, nil, points.cleaned}} {
+		if !slices.Contains(files, x.name) || x.name == cleanedFile && !compacted {
 			continue
 		}
 		if err := f.writeOffsets(x.name, x.now); err != nil {
 			return err
+		}
+		if x.to == nil {
+			continue
 		}
 		f.mu.Lock()
 		for tp := range logs { // others may have been forgotten meanwhile

@@ -85,7 +85,7 @@ func (l *Log) swap(names map[string]bool, swaps []string, remove func(string) er
 		if err != nil {
 			return err
 		}
-		from, to = min(from, base), max(to, next)
+		from, to = min(from, base), max(to, next, base+1) // nothing may be left of the first one
 	}
 	for name := range names {
 		base, suffix, ok := parseName(name)
@@ -99,15 +99,26 @@ func (l *Log) swap(names map[string]bool, swaps []string, remove func(string) er
 	if err := l.disk.fs.SyncDir(l.dir); err != nil {
 		return err
 	}
-	for _, name := range swaps {
-		plain := strings.TrimSuffix(name, swapSuffix)
-		if err := l.disk.fs.Rename(filepath.Join(l.dir, name), filepath.Join(l.dir, plain)); err != nil {
+	// The log first, durably: indexes that have their names beside a .log.swap would
+	// pass for old ones and be removed, should this be cut short too.
+	isLog := func(name string) bool { return strings.HasSuffix(name, logSuffix+swapSuffix) }
+	for _, logs := range []bool{true, false} {
+		for _, name := range swaps {
+			if isLog(name) != logs {
+				continue
+			}
+			plain := strings.TrimSuffix(name, swapSuffix)
+			if err := l.disk.fs.Rename(filepath.Join(l.dir, name), filepath.Join(l.dir, plain)); err != nil {
+				return err
+			}
+			delete(names, name)
+			names[plain] = true
+		}
+		if err := l.disk.fs.SyncDir(l.dir); err != nil {
 			return err
 		}
-		delete(names, name)
-		names[plain] = true
 	}
-	return l.disk.fs.SyncDir(l.dir)
+	return nil
 }
 
 // endOfFile finds the offset after the last batch of a file.

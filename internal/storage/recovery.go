@@ -526,6 +526,8 @@ type batches struct {
 	pos  int64 // of the next batch
 	buf  []byte
 	from int64 // position of buf[0]
+
+	window int // bytes read at once; 0 = walkBuffer
 }
 
 const walkBuffer = 1 << 20
@@ -564,7 +566,11 @@ func (r *batches) at(n int) ([]byte, error) {
 	if at := r.pos - r.from; r.buf != nil && at >= 0 && at+int64(n) <= int64(len(r.buf)) {
 		return r.buf[at:][:n], nil
 	}
-	want := int(min(max(int64(n), walkBuffer), r.size-r.pos))
+	window := walkBuffer
+	if r.window > 0 {
+		window = r.window
+	}
+	want := int(min(max(int64(n), int64(window)), r.size-r.pos))
 	r.buf = slices.Grow(r.buf[:0], want)[:want]
 	r.from = r.pos
 	got, err := r.f.ReadAt(r.buf, r.pos)

@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -18,7 +19,7 @@ type OffsetTime struct {
 // OffsetForTime finds the first record below limit whose timestamp is ts
 // (milliseconds) or later. ok is false if there is none.
 func (l *Log) OffsetForTime(ts int64, limit model.Offset) (found OffsetTime, ok bool, err error) {
-	err = l.search(func(v view) error {
+	err = l.search(func() { found, ok = OffsetTime{}, false }, func(v view) error {
 		if ok || v.s.base >= limit {
 			return errStop
 		}
@@ -36,32 +37,37 @@ func (l *Log) OffsetForTime(ts int64, limit model.Offset) (found OffsetTime, ok 
 func (l *Log) MaxTimestamp(limit model.Offset) (found OffsetTime, ok bool, err error) {
 	var best view
 	bestTime := int64(noTime)
-	err = l.search(func(v view) error {
-		if v.s.base >= limit {
+	begin := func() { best, bestTime, found, ok = view{}, noTime, OffsetTime{}, false }
+	err = l.search(begin, func(v view) error {
+		if v.s.base < limit {
+			maxTime, at, err := l.times(v.s)
+			if err == nil && at >= limit { // the largest is not visible yet: look at all
+				maxTime, err = l.maxBelow(v, limit)
+			}
+			if err == nil && maxTime > bestTime {
+				best, bestTime = v, maxTime
+			}
+			if err != nil || v.next < min(limit, l.EndOffset()) {
+				return err
+			}
+		}
+		if bestTime == noTime { // that was the last
 			return errStop
 		}
-		maxTime, at, err := l.times(v.s)
-		if err == nil && at >= limit { // the largest is not visible yet: look at all
-			maxTime, err = l.maxBelow(v, limit)
-		}
-		if err == nil && maxTime > bestTime {
-			best, bestTime = v, maxTime
-		}
-		return err
+		found, ok, err = l.firstSince(best, bestTime, limit)
+		return cmp.Or(err, errStop)
 	})
-	if err != nil || bestTime == noTime {
-		return OffsetTime{}, false, err
-	}
-	return l.firstSince(best, bestTime, limit)
+	return found, ok, err
 }
 
 // errStop ends a search.
 var errStop = errors.New("enough")
 
-// search calls f with each segment from the start on, again from the first if a
-// truncation came between.
-func (l *Log) search(f func(v view) error) error {
+// search calls f with each segment from the start on, until errStop. If segments were
+// taken away or replaced meanwhile, it starts again, with begin.
+func (l *Log) search(begin func(), f func(v view) error) error {
 	for range maxRetries {
+		begin()
 		l.mu.Lock()
 		gen, n, i := l.gen, len(l.segments), l.findLocked(model.Offset(l.start.Load()))
 		l.mu.Unlock()
@@ -78,9 +84,10 @@ func (l *Log) search(f func(v view) error) error {
 			l.waitSettled() // a truncation may be the cause
 		}
 		switch {
-		case errors.Is(err, errStop), err == nil && !l.moved(gen):
+		case l.moved(gen):
+		case err == nil, errors.Is(err, errStop):
 			return nil
-		case err != nil && !l.moved(gen):
+		default:
 			return l.disk.readError(fmt.Errorf("searching %s by time: %w", l.dir, err))
 		}
 		l.waitSettled()
