@@ -25,7 +25,7 @@
 // partition and puts the whole disk offline if the name is none, but inside of a
 // partition's folder it looks at files only, by suffix, and skips the others.
 //
-// Rules, each found by trying it wrong (DESIGN 6, "Quorum rules"):
+// Rules; each was found by trying it wrong:
 //
 //	Q1  Term and vote are durable before a message of that term leaves; entries
 //	    before they are acknowledged. The commit index is written with them and,
@@ -47,6 +47,11 @@
 // moves. Nothing but its own lag metrics needs that, and each would cost a sync
 // here, so it is done only while somebody fetches over the network (Observe). A
 // single voter runs no ticks either: an idle node wakes for broker sessions only.
+//
+// Limits: the voters of a quorum are those it began with. An entry that changes
+// them is refused when it is applied, so that no later version's log is misread;
+// who introduces them must make the commit index durable first (Q1). A new quorum
+// of several voters must be given the directory ids of all.
 //
 // Concurrency: the loop goroutine owns the RawNode, the controller and everything
 // that is applied. The writer goroutine owns the Raft log's writing side and the
