@@ -74,7 +74,7 @@ var entries = []entry{
 	{key: kmsg.DescribeACLs, min: 1, max: 3, refused: noSecurity},
 	{key: kmsg.CreateACLs, min: 1, max: 3, refused: noSecurity},
 	{key: kmsg.DeleteACLs, min: 1, max: 3, refused: noSecurity},
-	{key: kmsg.DescribeConfigs, min: 1, max: 4, on: onBroker, serve: call.describeConfigs},
+	{key: kmsg.DescribeConfigs, min: 1, max: 4, on: onBroker | onController, serve: call.describeConfigs},
 	{key: kmsg.AlterConfigs, min: 0, max: 2, on: onBroker | onController, serve: call.alterConfigs, wait: true},
 	{key: kmsg.AlterReplicaLogDirs, min: 1, max: 2, refused: noAdmin},
 	{key: kmsg.DescribeLogDirs, min: 1, max: 5, refused: noAdmin},
