@@ -31,6 +31,7 @@ import (
 	"ottla.dev/ottla/internal/config"
 	"ottla.dev/ottla/internal/coord"
 	"ottla.dev/ottla/internal/image"
+	"ottla.dev/ottla/internal/metric"
 	"ottla.dev/ottla/internal/model"
 	"ottla.dev/ottla/internal/storage"
 )
@@ -40,14 +41,15 @@ type Controller interface {
 	Do(ctx context.Context, req kmsg.Request) (kmsg.Response, error)
 }
 
-// Config is what a Broker is made of. All fields are required but Progress.
+// Config is what a Broker is made of. All fields are required but Progress and Metrics.
 type Config struct {
 	NodeID     model.NodeID
 	Settings   *config.Config
 	Folders    []*storage.Folder // opened, in the order of log.dirs
 	Codecs     *batch.Codecs     // shared by the node
 	Controller Controller
-	Rand       *rand.Rand // used by the metadata goroutine only
+	Rand       *rand.Rand       // used by the metadata goroutine only
+	Metrics    *metric.Registry // may be nil
 	Log        *slog.Logger
 
 	// Machines has, for each internal topic that keeps a coordinator's state, what
@@ -74,11 +76,20 @@ type Broker struct {
 
 	ids   producerIDs
 	coord coordinators
+
+	// cleaning has a place for each folder that may be compacted at a time; pace
+	// is what all of them share.
+	cleaning chan struct{}
+	pace     *storage.Pace
 }
 
 // New makes a broker that hosts nothing yet.
 func New(cfg Config) *Broker {
-	b := &Broker{cfg: cfg}
+	b := &Broker{
+		cfg:      cfg,
+		cleaning: make(chan struct{}, max(1, cfg.Settings.Int(config.LogCleanerThreads))),
+		pace:     storage.NewPace(cfg.Settings.Float(config.LogCleanerIOMaxBytesPerSecond)),
+	}
 	b.ids.broker = b
 	b.coord.machines = cfg.Machines
 	b.coord.shards = make(map[model.TopicPartition]*shard)

@@ -87,6 +87,51 @@ func (b *Broker) expireProducers(f *storage.Folder, now time.Time) {
 	}
 }
 
+// CleanLogs compacts the logs of one folder, until ctx ends or the folder fails. It
+// has a goroutine of its own, so that a long compaction does not keep what has expired.
+func (b *Broker) CleanLogs(ctx context.Context, f *storage.Folder) error {
+	s := b.cfg.Settings
+	threads := int64(s.Int(config.LogCleanerThreads))
+	if !s.Bool(config.LogCleanerEnable) || threads <= 0 {
+		return nil
+	}
+	c := f.NewCleaner(storage.CleanerConfig{
+		Memory:   max(s.Long(config.LogCleanerDedupeBufferSize)/threads, 1),
+		Load:     s.Float(config.LogCleanerIOBufferLoadFactor),
+		IOBuffer: int(int64(s.Int(config.LogCleanerIOBufferSize)) / threads),
+		Pace:     b.pace,
+		Metrics:  b.cfg.Metrics,
+	})
+	pause := max(time.Duration(min(s.Long(config.LogCleanerBackoffMs), 1<<40))*time.Millisecond, minChore)
+	for sleepUntil(ctx, time.Now().Add(pause)) && f.Failed() == nil {
+		for more := true; more; {
+			var err error
+			if more, err = b.cleanRound(ctx, f, c); err != nil && f.Failed() == nil {
+				b.cfg.Log.Error("compaction", "folder", f.Path(), "error", err)
+			}
+		}
+	}
+	return nil
+}
+
+// cleanRound is one round of the folder's cleaner, in its turn: log.cleaner.threads
+// bounds how many folders are at it.
+func (b *Broker) cleanRound(ctx context.Context, f *storage.Folder, c *storage.Cleaner) (more bool, err error) {
+	select {
+	case b.cleaning <- struct{}{}:
+	case <-ctx.Done():
+		return false, nil
+	}
+	defer func() { <-b.cleaning }()
+	return c.Round(ctx, func(yield func(storage.Candidate) bool) {
+		for p := range b.hosted(f) {
+			if s := p.Topic.Settings(); s.Compact && !yield(storage.Candidate{Log: p.log, Cleanup: s.cleanup, Stable: p.Stable()}) {
+				return
+			}
+		}
+	})
+}
+
 // Deletion is one partition's part of a DeleteRecords request.
 type Deletion struct {
 	Partition *Partition
