@@ -149,7 +149,6 @@ func TestWarnings(t *testing.T) {
 	}{
 		{"num.partitons", "3", false, "is not a property and has no effect; did you mean num.partitions?"},
 		{"log.retention.hours", "24", false, ""},
-		{"log.cleanup.policy", "compact", false, "has no effect yet: logs are not compacted yet"},
 		{"num.io.threads", "16", true, "has no effect: work runs on goroutines"},
 		{"num.io.threads", "8", true, ""},
 		{"my.plugin.option", "x", false, "is not a property and has no effect"},

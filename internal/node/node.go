@@ -227,6 +227,7 @@ func (n *Node) startBroker(ctx context.Context) error {
 		Codecs:     n.codecs,
 		Controller: n,
 		Rand:       n.source(),
+		Metrics:    n.metrics,
 		Log:        n.cfg.Log,
 		Machines:   map[string]func() coord.Machine{model.OffsetsTopic: n.groups()},
 		Progress:   n.cfg.Progress,
@@ -249,6 +250,7 @@ func (n *Node) startBroker(ctx context.Context) error {
 	}
 	for _, f := range n.folders {
 		n.run(run, "housekeeping of "+f.Path(), func(ctx context.Context) error { return n.broker.Housekeep(ctx, f) })
+		n.run(run, "compaction in "+f.Path(), func(ctx context.Context) error { return n.broker.CleanLogs(ctx, f) })
 	}
 	return nil
 }

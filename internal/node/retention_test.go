@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"ottla.dev/ottla/internal/batch"
 	"ottla.dev/ottla/internal/vfs"
 )
 
@@ -150,4 +151,64 @@ func (c client) alter(topic, name, value string) {
 	if resp := do[*kmsg.IncrementalAlterConfigsResponse](c, req, 1); resp.Resources[0].ErrorCode != 0 {
 		c.t.Fatalf("alter %s: error %d", topic, resp.Resources[0].ErrorCode)
 	}
+}
+
+// A topic that is compacted keeps the last value of each key, across restarts, and its
+// policy may change on the way.
+func TestCompactedTopic(t *testing.T) {
+	fs := vfs.NewMem()
+	props := map[string]string{
+		"log.cleaner.backoff.ms": "5", "log.cleaner.min.cleanable.ratio": "0.01", "log.initial.task.delay.ms": "5",
+		"log.retention.check.interval.ms": "20", "log.segment.delete.delay.ms": "0",
+	}
+	f := start(t, fs, props)
+	c := f.dial()
+	id := c.create("t", 1, "internal.segment.bytes", "300", "cleanup.policy", "compact")
+	for i := range 100 { // every record has the key k
+		if p := c.produce("t", -1, build(plain(), fmt.Sprint(i))); p.ErrorCode != 0 {
+			t.Fatalf("produce: error %d", p.ErrorCode)
+		}
+	}
+	read := func(c client) []string {
+		var all []string
+		for from := int64(0); from < 100; {
+			p := do[*kmsg.FetchResponse](c, fetchRequest("t", id, from), 13).Topics[0].Partitions[0]
+			if p.ErrorCode != 0 {
+				t.Fatalf("fetch: error %d", p.ErrorCode)
+			}
+			got := values(t, p.RecordBatches, 0)
+			if len(p.RecordBatches) == 0 {
+				break
+			}
+			all = append(all, got...)
+			from = endOf(t, p.RecordBatches)
+		}
+		return all
+	}
+	var last []string
+	eventually(t, "only the active segment's records and the newest below are left", func() bool {
+		last = read(c)
+		return len(last) <= 6
+	})
+	if last[len(last)-1] != "99" {
+		t.Fatalf("%q: the newest value is lost", last)
+	}
+	f.stop()
+	g := start(t, fs, props)
+	if got := read(g.dial()); len(got) > 6 || got[len(got)-1] != "99" {
+		t.Fatalf("after a restart: %q", got)
+	}
+}
+
+// endOf is the offset after the last whole batch.
+func endOf(t *testing.T, records []byte) (end int64) {
+	t.Helper()
+	for len(records) > 0 {
+		n, err := batch.Peek(records)
+		if err != nil || n > len(records) {
+			break
+		}
+		end, records = int64(batch.Batch(records[:n]).NextOffset()), records[n:]
+	}
+	return end
 }
