@@ -59,8 +59,9 @@ type Config struct {
 // Server answers the requests of one kind of listener. Close it after the last
 // connection.
 type Server struct {
-	cfg   Config
-	table [lastKey + 1]*entry
+	cfg    Config
+	table  [lastKey + 1]*entry
+	shapes [lastKey + 1][]field
 
 	// ctx ends when the Server closes; handlers that wait give up then.
 	ctx    context.Context
@@ -82,6 +83,9 @@ func NewServer(cfg Config) *Server {
 		e := &entries[i]
 		if e.serve != nil && e.on&s.listener() != 0 {
 			s.table[e.key] = e
+			if !e.raw {
+				s.shapes[e.key] = parseShape(shapes[e.key])
+			}
 		}
 	}
 	s.sessions = newSessions(int(cfg.Settings.Int(config.MaxIncrementalFetchSessionCacheSlots)), s.random)
@@ -157,6 +161,10 @@ func (s *Server) Serve(r *wire.Request) {
 		r.Release()
 	}
 	if r.Version >= e.min && r.Version <= e.max {
+		if !fits(s.shapes[r.Key], body, r.Version, req.IsFlexible()) {
+			r.Close(fmt.Errorf("%s version %d has a length that its bytes do not hold", e.key.Name(), r.Version))
+			return
+		}
 		if err := req.ReadFrom(body); err != nil {
 			r.Close(fmt.Errorf("%s version %d cannot be decoded: %w", e.key.Name(), r.Version, err))
 			return
