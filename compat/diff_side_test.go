@@ -318,11 +318,10 @@ func (s *side) frame(at string, b []byte) (*answer, error) {
 	}
 	_, _ = c.Write(b)
 	s.corr = 7 // what frames that deserve a reply have
-	reply, err := s.receive(at, false, 2*time.Second)
-	if err != nil {
+	if _, err := s.receive(at, false, 2*time.Second); err != nil {
 		return outcome(err.Error()), nil
 	}
-	return outcome(fmt.Sprintf("a reply of %d bytes", len(reply))), nil
+	return outcome("a reply"), nil // APIs answer differently long
 }
 
 func unhex(text string) []byte {
