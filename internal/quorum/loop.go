@@ -215,9 +215,7 @@ func (q *Quorum) follow() {
 		q.meta.setKnown(false) // Q6, until the LeaderChange is committed
 		q.cfg.Log.Info("leads the metadata quorum", "node", q.self.ID, "epoch", term)
 	}
-	if s.RaftState == raft.StateFollower && lead != raft.None && c.applied.term == term {
-		q.meta.setKnown(true) // an entry of the term was applied before a restart
-	}
+	q.learn()
 	if term != wasTerm || lead != raft.None {
 		k := &kafkaState{leader: q.nodeOf(lead), epoch: epochOf(term), voted: model.NoNode}
 		if lead == raft.None {
@@ -228,6 +226,14 @@ func (q *Quorum) follow() {
 		q.writer.submit(job{kafka: k})
 	}
 	q.tell()
+}
+
+// learn lets a follower tell the high watermark when what it has applied, before a
+// restart or with a snapshot, reaches into the leader's term (Q6).
+func (q *Quorum) learn() {
+	if c := &q.core; c.role == raft.StateFollower && c.lead != raft.None && c.applied.term == c.term {
+		q.meta.setKnown(true)
+	}
 }
 
 func (c *core) isVoter(v Voter) bool { return slices.Contains(c.conf.GetVoters(), v.raftID()) }

@@ -224,6 +224,7 @@ func (q *Quorum) onInstall(id SnapshotID, at position) {
 	delta := image.Diff(q.meta.Image(), img)
 	q.cfg.Controller.Replay(delta)
 	q.meta.publish(img, nil, id.End)
+	q.learn()
 }
 
 // onAdopt notes that a snapshot that was made here counts.
