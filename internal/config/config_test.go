@@ -97,7 +97,7 @@ func TestTheFileThatKafkaShipsStartsANode(t *testing.T) {
 	}
 	want := []string{
 		"listeners", "listeners", // all interfaces, and nobody is asked who they are
-		"offsets.topic.replication.factor", "share.coordinator.state.topic.min.isr", "share.coordinator.state.topic.replication.factor",
+		"share.coordinator.state.topic.min.isr", "share.coordinator.state.topic.replication.factor",
 		"transaction.state.log.min.isr", "transaction.state.log.replication.factor",
 	}
 	if !slices.Equal(keys, want) {
