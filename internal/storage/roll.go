@@ -104,10 +104,10 @@ func (l *Log) roll(base, last model.Offset) error {
 	l.mu.Unlock()
 	closeAll(spares)
 	if old.size == 0 {
-		l.discard(old)
+		err = l.discard(old)
 	}
 	l.wantSync(true)
-	return nil
+	return err
 }
 
 // seal writes out what belongs to a segment that is complete: its indexes with
