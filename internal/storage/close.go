@@ -86,8 +86,8 @@ func (l *Log) writeOut(final bool) error {
 // it afterwards.
 func (l *Log) retire() {
 	l.alive.Store(false)
-	l.jobs.Lock() // jobs that run end; later ones see that the log is closed
-	l.jobs.Unlock()
+	l.jobs.Lock()   // jobs that run end; later ones see that the log is closed
+	l.jobs.Unlock() //nolint:staticcheck // SA2001: there is nothing to do but to wait
 	l.disk.unregister(l)
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -235,7 +235,7 @@ func removeFile(fsys vfs.FS, name string) error {
 // share adds a pin for another user. The caller has one already, so it cannot
 // fail, even on a doomed file.
 func (h *handle) share() *handle {
-	if n := h.state.Add(1); n&^(doomed) < 2 || n >= closed {
+	if n := h.state.Add(1); n&^doomed < 2 || n >= closed {
 		panic("BUG: storage: a file handle was shared without being pinned")
 	}
 	return h
