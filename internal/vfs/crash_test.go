@@ -309,7 +309,7 @@ func TestSameSeedSameClone(t *testing.T) {
 	}
 	look := func() string { return dump(t, m.CrashClone(rand.New(rand.NewPCG(3, 4))), "/") }
 	for range 5 {
-		if look() != look() {
+		if one, other := look(), look(); one != other {
 			t.Fatal("two clones with one seed differ")
 		}
 	}

@@ -133,16 +133,6 @@ func (m *image) wipe(from, to int64) {
 	clear(pg.data[at:min(len(pg.data), at+int(to-from))])
 }
 
-// write writes b at off and grows the size.
-func (m *image) write(b []byte, off int64) {
-	m.size = max(m.size, off+int64(len(b)))
-	for len(b) > 0 {
-		n := min(len(b), pageSize-int(off%pageSize))
-		m.put(b[:n], off)
-		b, off = b[n:], off+int64(n)
-	}
-}
-
 // read fills b from off and returns how many bytes lie before the end.
 func (m *image) read(b []byte, off int64) int {
 	if off >= m.size {

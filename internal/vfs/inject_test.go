@@ -209,7 +209,10 @@ func TestDelayIsSlept(t *testing.T) {
 		if took := time.Since(start); took != 3*time.Second {
 			t.Fatalf("took %v", took)
 		}
-		in.fsys.(*Mem).mu.Lock() // no lock is held by now
-		in.fsys.(*Mem).mu.Unlock()
+		mu := &in.fsys.(*Mem).mu
+		if !mu.TryLock() {
+			t.Fatal("a lock is still held")
+		}
+		mu.Unlock()
 	})
 }

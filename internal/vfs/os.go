@@ -109,16 +109,3 @@ func (f *osFile) Size() (int64, error) {
 	}
 	return info.Size(), nil
 }
-
-// writeEach is WriteVec with one WriteAt per buffer.
-func writeEach(w io.WriterAt, bufs [][]byte, off int64) (int64, error) {
-	var n int64
-	for _, b := range bufs {
-		m, err := w.WriteAt(b, off+n)
-		n += int64(m)
-		if err != nil {
-			return n, err
-		}
-	}
-	return n, nil
-}

@@ -2,6 +2,7 @@ package vfs
 
 import (
 	"errors"
+	"io"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -13,6 +14,19 @@ type call struct{}
 func newCall() *call { return nil }
 
 func (f *osFile) WriteVec(bufs [][]byte, off int64) (int64, error) { return writeEach(f.f, bufs, off) }
+
+// writeEach is WriteVec with one WriteAt per buffer.
+func writeEach(w io.WriterAt, bufs [][]byte, off int64) (int64, error) {
+	var n int64
+	for _, b := range bufs {
+		m, err := w.WriteAt(b, off+n)
+		n += int64(m)
+		if err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
 
 // Sync is F_FULLFSYNC, which is what os.File.Sync calls here: fsync alone
 // leaves the data in the drive's own cache.
