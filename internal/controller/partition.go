@@ -72,6 +72,7 @@ type change struct {
 func (c *Controller) newChange(img *image.Image, t *image.Topic, id int32, p *image.Partition) *change {
 	return &change{
 		topic: t.ID, id: id, p: p,
+		election: online,
 		elr:      img.Feature(feature.EligibleLeaderVersion) > 0,
 		minISR:   c.minISR(img, t.Name),
 		isr:      p.ISR,
