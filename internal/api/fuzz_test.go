@@ -452,7 +452,7 @@ func TestSessionCacheAgainstAModel(t *testing.T) {
 			for range rapid.IntRange(0, 4).Draw(r, "forgotten") {
 				q.forget = append(q.forget, drawKey(r))
 			}
-			wantErr, wantSession, want := predict(model, slots, q, f.r.Version >= 13)
+			wantSession, want, wantErr := predict(model, slots, q, f.r.Version >= 13)
 			if err := cache.begin(f); err != wantErr {
 				r.Fatalf("session %d epoch %d: %v, want %v", q.sessionID, q.sessionEpoch, err, wantErr)
 			} else if err != nil {
@@ -498,7 +498,7 @@ func modelOffset(r *rapid.T) model.Offset {
 
 // predict says what a request gives, and changes the model but for a session
 // that is opened, whose id is not known yet.
-func predict(sessions map[int32]*sessionModel, slots int, q *fetchRequest, byIDs bool) (err error, session bool, parts map[partKey]int64) {
+func predict(sessions map[int32]*sessionModel, slots int, q *fetchRequest, byIDs bool) (session bool, parts map[partKey]int64, err error) {
 	direct := map[partKey]int64{}
 	for _, p := range q.parts {
 		direct[p.key] = int64(p.read.Offset)
@@ -506,21 +506,21 @@ func predict(sessions map[int32]*sessionModel, slots int, q *fetchRequest, byIDs
 	if q.sessionEpoch <= 0 {
 		delete(sessions, q.sessionID)
 		if q.sessionEpoch < 0 || len(sessions) == slots {
-			return nil, false, direct
+			return false, direct, nil
 		}
 		for _, key := range q.forget {
 			delete(direct, key)
 		}
-		return nil, true, direct
+		return true, direct, nil
 	}
 	m := sessions[q.sessionID]
 	switch {
 	case m == nil:
-		return kerr.FetchSessionIDNotFound, false, nil
+		return false, nil, kerr.FetchSessionIDNotFound
 	case m.epoch != q.sessionEpoch:
-		return kerr.InvalidFetchSessionEpoch, false, nil
+		return false, nil, kerr.InvalidFetchSessionEpoch
 	case m.byIDs != byIDs:
-		return kerr.FetchSessionTopicIDError, false, nil
+		return false, nil, kerr.FetchSessionTopicIDError
 	}
 	m.epoch++
 	maps.Copy(m.parts, direct)
@@ -529,7 +529,7 @@ func predict(sessions map[int32]*sessionModel, slots int, q *fetchRequest, byIDs
 	}
 	if len(m.parts) == 0 {
 		delete(sessions, q.sessionID)
-		return nil, false, direct
+		return false, direct, nil
 	}
-	return nil, true, maps.Clone(m.parts)
+	return true, maps.Clone(m.parts), nil
 }

@@ -6,8 +6,12 @@ func TestDefaultsAreThoseOfANewKafka44Cluster(t *testing.T) {
 	// The six records that Kafka 4.4.0 writes at format (KAFKA.md 1). None is ours: Apache Kafka's
 	// brokers could not register where a feature that they do not know is finalized.
 	want := []Level{
-		{"metadata.version", 33}, {"eligible.leader.replicas.version", 1}, {"group.version", 1},
-		{"share.version", 2}, {"streams.version", 1}, {"transaction.version", 2},
+		{"metadata.version", 33},
+		{"eligible.leader.replicas.version", 1},
+		{"group.version", 1},
+		{"share.version", 2},
+		{"streams.version", 1},
+		{"transaction.version", 2},
 	}
 	got := Defaults()
 	if len(got) != len(want) {

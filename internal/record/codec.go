@@ -38,9 +38,16 @@ func appendBool(dst []byte, v bool) []byte {
 func appendInt8(dst []byte, v int8) []byte       { return append(dst, byte(v)) }
 func appendInt16(dst []byte, v int16) []byte     { return binary.BigEndian.AppendUint16(dst, uint16(v)) }
 func appendUint16(dst []byte, v uint16) []byte   { return binary.BigEndian.AppendUint16(dst, v) }
-func appendInt32(dst []byte, v int32) []byte     { return binary.BigEndian.AppendUint32(dst, uint32(v)) }
-func appendInt64(dst []byte, v int64) []byte     { return binary.BigEndian.AppendUint64(dst, uint64(v)) }
 func appendUuid(dst []byte, v model.UUID) []byte { return append(dst, v[:]...) }
+
+func appendInt32(dst []byte, v int32) []byte {
+	return binary.BigEndian.AppendUint32(dst, uint32(v))
+}
+
+func appendInt64(dst []byte, v int64) []byte {
+	return binary.BigEndian.AppendUint64(dst, uint64(v))
+}
+
 func appendFloat64(dst []byte, v float64) []byte {
 	return binary.BigEndian.AppendUint64(dst, math.Float64bits(v))
 }
