@@ -65,9 +65,13 @@ func (f *Folder) NewCleaner(c CleanerConfig) *Cleaner {
 		c.IOBuffer = 512 << 10
 	}
 	r := c.Metrics
+	runs := r.Counter("ottla_log_compactions_total", "Compactions of a log, by result: done, put_off, failed.", "folder", "result")
+	for _, result := range []string{"done", "put_off", "failed"} {
+		runs.WithLabelValues(f.path, result) // 0 is worth knowing
+	}
 	return &Cleaner{
 		f: f, cfg: c, bad: make(map[*Log]error),
-		runs:         r.Counter("ottla_log_compactions_total", "Compactions of a log, by result: done, put_off, failed.", "folder", "result"),
+		runs:         runs,
 		readBytes:    r.Counter("ottla_log_compaction_read_bytes_total", "Bytes of segments that compaction read.", "folder").WithLabelValues(f.path),
 		writtenBytes: r.Counter("ottla_log_compaction_written_bytes_total", "Bytes of segments that compaction wrote.", "folder").WithLabelValues(f.path),
 		seconds:      r.Histogram("ottla_log_compaction_seconds", "Time of one compaction of a log.", []float64{.01, .1, 1, 10, 60, 600, 3600}, "folder").WithLabelValues(f.path),
