@@ -77,6 +77,10 @@ type Broker struct {
 	ids   producerIDs
 	coord coordinators
 
+	// unsound are partitions that this node has come to lead and that the
+	// metadata calls recovering. Owned by the metadata goroutine.
+	unsound map[*Partition]*image.Partition
+
 	// cleaning has a place for each folder that may be compacted at a time; pace
 	// is what all of them share.
 	cleaning chan struct{}

@@ -68,9 +68,10 @@ func (b *Broker) Load(img *image.Image) error {
 	wg.Wait()
 	for i, p := range parts {
 		topics[i].setPartition(jobs[i].index, p)
-		b.assume(p, img, jobs[i].part)
+		b.assume(p, jobs[i].part)
 	}
 	b.topics.Store(t)
+	b.reportRecovered()
 	return nil
 }
 
@@ -107,6 +108,7 @@ func (b *Broker) Apply(img *image.Image, d *image.Delta) {
 	b.topics.Store(t)
 	b.image.Store(img)
 	b.tellCoordinators(d)
+	b.reportRecovered()
 }
 
 func (b *Broker) newTopic(img *image.Image, name string, id model.UUID) *Topic {
@@ -138,7 +140,7 @@ func (b *Broker) reconfigure(topic *Topic, img *image.Image) {
 			continue
 		}
 		if part, ok := it.Partition(p.Index); ok { // min.insync.replicas may have changed
-			b.assume(p, img, part)
+			b.assume(p, part)
 		}
 	}
 }
@@ -165,7 +167,7 @@ func (b *Broker) change(t *table, img *image.Image, topic *image.Topic, index in
 		p = b.open(hosted, index, part)
 		hosted.setPartition(index, p)
 	}
-	b.assume(p, img, part)
+	b.assume(p, part)
 }
 
 // open makes the partition and its log. A partition whose log cannot be had is
@@ -217,7 +219,7 @@ func (b *Broker) place(tp model.TopicPartition, part *image.Partition) (*storage
 }
 
 // assume gives the partition the role that the image has for it.
-func (b *Broker) assume(p *Partition, _ *image.Image, part *image.Partition) {
+func (b *Broker) assume(p *Partition, part *image.Partition) {
 	if p.role.Load().Dead != nil {
 		return
 	}
@@ -225,6 +227,8 @@ func (b *Broker) assume(p *Partition, _ *image.Image, part *image.Partition) {
 	if err := p.setRole(r, int(p.Topic.Settings().MinInsync)); err != nil {
 		b.cfg.Log.Error("cannot take the leadership", "partition", p.Name().String(), "epoch", part.LeaderEpoch, "error", err)
 		p.retire(fmt.Errorf("%w: %w", ErrFolder, err))
+	} else if r.Leading && part.RecoveryState == recovering {
+		b.unsound[p] = part
 	}
 	b.coordinate(p)
 }
