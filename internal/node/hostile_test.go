@@ -219,17 +219,22 @@ func flexFrame(key, version int16, correlation int32, body []byte) []byte {
 }
 
 // splitFrames cuts what a node sent into the payloads of its frames.
-func splitFrames(t testing.TB, b []byte) (out [][]byte) {
+func splitFrames(t testing.TB, b []byte) [][]byte {
 	t.Helper()
-	for len(b) > 0 {
-		if len(b) < 4 || int64(len(b)) < 4+int64(binary.BigEndian.Uint32(b)) {
-			t.Errorf("the node sent a broken frame of %d bytes", len(b))
-			return out
-		}
-		n := 4 + binary.BigEndian.Uint32(b)
-		out, b = append(out, b[4:n]), b[n:]
+	out, rest := wholeFrames(b)
+	if len(rest) > 0 {
+		t.Errorf("the node sent a broken frame of %d bytes", len(rest))
 	}
 	return out
+}
+
+// wholeFrames is splitFrames, but the last frame may be cut: rest.
+func wholeFrames(b []byte) (out [][]byte, rest []byte) {
+	for len(b) >= 4 && int64(len(b)) >= 4+int64(binary.BigEndian.Uint32(b)) {
+		n := 4 + int(binary.BigEndian.Uint32(b))
+		out, b = append(out, b[4:n]), b[n:]
+	}
+	return out, b
 }
 
 func TestRandomBytes(t *testing.T) {
@@ -356,7 +361,8 @@ func (v victim) answersOrCloses(what string, request []byte) {
 	v.t.Helper()
 	c := v.bad()
 	good := frame(int16(kmsg.ApiVersions), 0, 1234567, nil)
-	answers := splitFrames(v.t, ends(v.t, c, append(request, good...)))
+	// Our side's end may end the connection while a long answer is being written.
+	answers, _ := wholeFrames(ends(v.t, c, append(request, good...)))
 	if n := len(answers); n > 2 || n == 2 && int32(binary.BigEndian.Uint32(answers[1])) != 1234567 {
 		v.t.Errorf("%s: %d answers", what, n)
 	}
@@ -610,12 +616,9 @@ func TestTimeoutBesideARefusedPartition(t *testing.T) {
 	}
 }
 
-// Frames that claim to be large, but not so large that they wait in a queue of
-// their own, take the budget away from honest clients until they are found out.
+// Frames that claim to be large and do not come must not take the budget away from
+// honest clients.
 func TestFramesThatLieAboutTheirLengthLeaveRoomForOthers(t *testing.T) {
-	if os.Getenv("OTTLA_KNOWN") == "" {
-		t.Skip("KNOWN BUG: a frame books its whole claimed length before its bytes come, 30 s long, and others wait: set OTTLA_KNOWN=1 to see it fail")
-	}
 	attackTest(t, nil, 250<<20, func(v victim) {
 		for range 40 {
 			b := frame(int16(kmsg.Produce), 9, 1, make([]byte, 100))
