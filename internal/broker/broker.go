@@ -90,6 +90,7 @@ type Broker struct {
 // New makes a broker that hosts nothing yet.
 func New(cfg Config) *Broker {
 	b := &Broker{
+		unsound:  make(map[*Partition]*image.Partition),
 		cfg:      cfg,
 		cleaning: make(chan struct{}, max(1, cfg.Settings.Int(config.LogCleanerThreads))),
 		pace:     storage.NewPace(cfg.Settings.Float(config.LogCleanerIOMaxBytesPerSecond)),
