@@ -5,16 +5,24 @@ import (
 	"sync/atomic"
 )
 
+// smallCharge is up to what a charge is small; it is also small only up to a
+// quarter of the budget.
+const smallCharge = 64 << 10
+
 // Budget bounds the bytes of requests in work over all connections that share
 // it (queued.max.request.bytes). The zero Budget and nil have no bound.
 //
-// A frame that does not fit waits; those that wait are served first come, first
-// served. A charge above a quarter of the budget does not stand in that queue,
-// where it would hold up every small request until the budget had drained: it
-// is admitted when it fits, or else one at a time beside the budget, in a queue
-// of its own. So a frame larger than the whole budget is served too, nothing
-// waits for ever while requests are being answered, and the bytes held never
-// exceed the budget plus the largest single charge.
+// A length that a peer claims costs it nothing. So a large charge is lent at once
+// only from the first half of the budget; beyond that a frame is charged in steps:
+// a small charge first, and never more than twice what has arrived (Conn.receive).
+// So peers that lie hold little. An eighth is for small charges alone.
+//
+// What does not fit waits, small charges first come, first served, and large ones
+// in a queue of their own, where they hold up no small one. The head of that
+// queue is admitted when it fits, or else, one frame at a time, beside the budget
+// with all it will ever need. So a frame larger than the whole budget is served
+// too, frames that hold a part and wait for more do not hold up each other for
+// ever, and the bytes held never exceed the budget plus the largest single frame.
 type Budget struct {
 	size int64
 	used atomic.Int64 // bytes admitted within size
@@ -25,7 +33,7 @@ type Budget struct {
 	waiting atomic.Int32
 
 	mu    sync.Mutex
-	small waitList // charges ≤ size/4
+	small waitList // charges for which isSmall holds
 	large waitList
 	side  bool // a large charge is admitted beside the budget
 }
@@ -40,6 +48,7 @@ type grant struct {
 type waiter struct {
 	next    *waiter
 	n       int64
+	whole   int64 // what is charged beside the budget: n and all steps to come
 	granted grant
 	ready   chan struct{} // closed under mu when granted
 }
@@ -106,11 +115,13 @@ func (b *Budget) Waiting() int {
 
 func (b *Budget) unbounded() bool { return b == nil || b.size == 0 }
 
-// try books n within the budget if it fits now.
-func (b *Budget) try(n int64) bool {
+func (b *Budget) isSmall(n int64) bool { return n <= min(smallCharge, b.size/4) }
+
+// try books n if used stays within limit.
+func (b *Budget) try(n, limit int64) bool {
 	for {
 		used := b.used.Load()
-		if n > b.size-used {
+		if n > limit-used {
 			return false
 		}
 		if b.used.CompareAndSwap(used, used+n) {
@@ -119,20 +130,38 @@ func (b *Budget) try(n int64) bool {
 	}
 }
 
-// tryAcquire books n bytes if nobody waits and they fit.
+// limit is how far a charge of n may fill the budget.
+func (b *Budget) limit(n int64) int64 {
+	if b.isSmall(n) {
+		return b.size
+	}
+	return b.size - b.size/8
+}
+
+// tryAcquire books n bytes, of which none need be there, if nobody waits and they
+// fit, large charges into the first half.
 func (b *Budget) tryAcquire(n int64) (grant, bool) {
 	if b.unbounded() {
 		return grant{}, true
 	}
-	if b.waiting.Load() == 0 && b.try(n) {
+	limit := b.size
+	if !b.isSmall(n) {
+		limit /= 2
+	}
+	if b.waiting.Load() == 0 && b.try(n, limit) {
 		return grant{n: n}, true
 	}
 	return grant{}, false
 }
 
-// acquire books n bytes, waiting for them; it gives up when done is closed.
-func (b *Budget) acquire(done <-chan struct{}, n int64) (grant, bool) {
-	w := &waiter{n: n, ready: make(chan struct{})}
+// acquire books n bytes, waiting for them, or whole bytes beside the budget; it
+// gives up when done is closed. A caller that holds a grant already asks for a
+// large charge.
+func (b *Budget) acquire(done <-chan struct{}, n, whole int64) (grant, bool) {
+	if b.waiting.Load() == 0 && b.try(n, b.limit(n)) {
+		return grant{n: n}, true
+	}
+	w := &waiter{n: n, whole: whole, ready: make(chan struct{})}
 	b.mu.Lock()
 	b.waiting.Add(1)
 	b.list(n).push(w)
@@ -157,10 +186,10 @@ func (b *Budget) acquire(done <-chan struct{}, n int64) (grant, bool) {
 }
 
 func (b *Budget) list(n int64) *waitList {
-	if n > b.size/4 {
-		return &b.large
+	if b.isSmall(n) {
+		return &b.small
 	}
-	return &b.small
+	return &b.large
 }
 
 // release gives a charge back and admits those it was missing to.
@@ -191,18 +220,18 @@ func (b *Budget) releaseLocked(g grant) {
 
 // admitLocked lets in all that may come in now, in their order.
 func (b *Budget) admitLocked() {
-	for b.small.head != nil && b.try(b.small.head.n) {
+	for b.small.head != nil && b.try(b.small.head.n, b.size) {
 		b.small.head.granted = grant{n: b.small.head.n}
 		b.grantLocked(&b.small)
 	}
 	for b.large.head != nil {
 		n := b.large.head.n
 		switch {
-		case b.small.head == nil && b.try(n):
+		case b.small.head == nil && b.try(n, b.limit(n)):
 			b.large.head.granted = grant{n: n}
 		case !b.side:
 			b.side = true
-			b.large.head.granted = grant{n: n, side: true}
+			b.large.head.granted = grant{n: b.large.head.whole, side: true}
 		default:
 			return
 		}

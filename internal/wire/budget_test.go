@@ -19,7 +19,7 @@ func take(b *Budget, n int64) (got *atomic.Pointer[grant], giveUp func()) {
 	go func() {
 		g, ok := b.tryAcquire(n)
 		if !ok {
-			g, ok = b.acquire(done, n)
+			g, ok = b.acquire(done, n, n)
 		}
 		if ok {
 			got.Store(&g)
@@ -76,7 +76,7 @@ func TestBudgetAdmitsOneLargeChargeAtATimeBesideIt(t *testing.T) {
 		if next.Load() == nil {
 			t.Fatal("the next large charge was not admitted")
 		}
-		fits, _ := take(b, 40)
+		fits, _ := take(b, 35)
 		if fits.Load() != nil {
 			t.Fatal("two large charges are admitted beside the budget")
 		}
@@ -115,7 +115,7 @@ func TestBudgetServesEverybodyWithinItsBound(t *testing.T) {
 						if r.IntN(4) == 0 {
 							close(done)
 						}
-						if g, ok = b.acquire(done, n); !ok {
+						if g, ok = b.acquire(done, n, n); !ok {
 							continue
 						}
 					}

@@ -62,7 +62,8 @@ type Conn struct {
 const (
 	phaseBusy  = uint32(iota) // not waiting for the peer
 	phaseIdle                 // waiting for a frame to begin
-	phaseFrame                // waiting for the rest of a frame or a handshake
+	phaseFrame                // waiting for the rest of a handshake or a frame's beginning
+	phaseBody                 // waiting for the rest of a frame, whose memory is booked
 )
 
 func newConn(s *Server, nc net.Conn, id uint64, host string) *Conn {

@@ -41,7 +41,9 @@
 // large frames are read in place. On Linux sockets a buffer is taken only when
 // the socket is readable: an idle connection costs 5 KB (goroutine, net.Conn,
 // state), measured by BenchmarkIdleConnections. A Budget bounds the requests in
-// work over all connections; maxParkedBytes and Config.MaxParked the answers that
+// work over all connections. It believes the length that a frame claims only while
+// it is less than half full; then large frames are booked in steps, as their bytes
+// arrive, into buffers that double. maxParkedBytes and Config.MaxParked the answers that
 // wait in one connection. File bytes go from file to socket by sendfile and are
 // never held. In steady state a request allocates nothing.
 //
@@ -49,7 +51,9 @@
 //
 // No request looks at a clock. One scan per server, every few seconds, closes
 // connections that are idle, that leave a frame unfinished, or that do not read
-// their answers; what it looks at is a counter of progress.
+// their answers; what it looks at is a counter of progress. While frames wait for
+// the budget it looks every half a second, and an unfinished frame that holds a
+// part of the budget has two seconds for each step of progress.
 //
 // # Locks
 //

@@ -31,6 +31,9 @@ const (
 	// decodeFactor is how many times its size a request may take when kmsg
 	// decodes it: 64 was measured with hostile arrays.
 	decodeFactor = 64
+	// fetchFactor is the same for Fetch: a partition, 16 bytes or more in a frame,
+	// decodes into fewer than 200.
+	fetchFactor = 12
 )
 
 // reader is the state of a connection's reader goroutine.
@@ -189,19 +192,16 @@ func (c *Conn) readLoop() error {
 
 // next reads one frame and makes a request of it.
 func (c *Conn) next() (*Request, error) {
-	n, g, err := c.admit()
+	f, err := c.begin()
 	if err != nil {
 		return nil, err
 	}
-	frame, payload, have := c.rd.take(&c.srv.pool, n)
-	if have < n {
-		err = c.readFull(payload[have:])
-	}
+	frame, payload, err := c.receive(&f)
 	r, _ := c.srv.requests.Get().(*Request)
 	if r == nil {
 		r = new(Request)
 	}
-	r.conn, r.frame, r.grant = c, frame, g
+	r.conn, r.frame, r.grant = c, frame, f.grant
 	if err == nil {
 		err = r.parse(payload)
 	}
@@ -236,50 +236,45 @@ func (r *Request) parse(payload []byte) error {
 	return nil
 }
 
-// admit waits for the beginning of a frame, checks its size and books its
-// memory. The frame's length field is the next thing buffered.
-func (c *Conn) admit() (n int, g grant, err error) {
+// begin waits for the beginning of a frame, checks its size and books memory for
+// it. The frame's length field is the next thing buffered.
+func (c *Conn) begin() (f claim, err error) {
 	rd := &c.rd
 	for rd.buffered() < lengthSize {
 		if err := c.fill(); err != nil {
-			return 0, g, err
+			return f, err
 		}
 	}
 	size := int32(binary.BigEndian.Uint32(rd.in.b[rd.r:]))
 	if size < 0 || size > c.maxFrame.Load() {
-		return 0, g, fmt.Errorf("%w: length %d, allowed are 0 to %d", ErrMalformed, size, c.maxFrame.Load())
+		return f, fmt.Errorf("%w: length %d, allowed are 0 to %d", ErrMalformed, size, c.maxFrame.Load())
 	}
-	charge := int64(size)
+	f.n, f.factor = int(size), 1
 	if !c.bare.Load() {
 		if size < minPayload {
-			return 0, g, fmt.Errorf("%w: length %d, a request has at least %d", ErrMalformed, size, minPayload)
+			return f, fmt.Errorf("%w: length %d, a request has at least %d", ErrMalformed, size, minPayload)
 		}
 		for rd.buffered() < prefixSize {
 			if err := c.fill(); err != nil {
-				return 0, g, err
+				return f, err
 			}
 		}
 		key := int16(binary.BigEndian.Uint16(rd.in.b[rd.r+lengthSize:]))
 		version := int16(binary.BigEndian.Uint16(rd.in.b[rd.r+lengthSize+2:]))
-		if f := c.srv.cfg.MaxRequest; f != nil {
-			if bound := f(key, version); charge > bound {
-				return 0, g, fmt.Errorf("%w: request of api key %d version %d has %d bytes, allowed are %d", ErrMalformed, key, version, size, bound)
+		if bound := c.srv.cfg.MaxRequest; bound != nil {
+			if most := bound(key, version); int64(size) > most {
+				return f, fmt.Errorf("%w: request of api key %d version %d has %d bytes, allowed are %d", ErrMalformed, key, version, size, most)
 			}
 		}
-		if key != keyProduce && key != keyFetch {
-			charge *= decodeFactor
+		switch key {
+		case keyProduce:
+		case keyFetch:
+			f.factor = fetchFactor
+		default:
+			f.factor = decodeFactor
 		}
 	}
-	budget := c.srv.cfg.Budget
-	g, ok := budget.tryAcquire(charge)
-	if !ok {
-		c.flush()
-		rd.shrink(&c.srv.pool)
-		if g, ok = budget.acquire(c.done, charge); !ok {
-			return 0, g, ErrClosed
-		}
-	}
-	return int(size), g, nil
+	return f, c.admit(&f, rd.buffered()-lengthSize)
 }
 
 // fill reads more into the scratch buffer, at least one byte. Before that it
@@ -332,16 +327,18 @@ func (c *Conn) readScratch() (int, error) {
 	return n, err
 }
 
-// readFull fills p with the rest of a frame. The peer must bring a good part of
-// it, not just a byte, within each stall timeout: its memory is booked.
-func (c *Conn) readFull(p []byte) error {
+// readBody fills p with the rest of a frame, or of what is paid for. The peer must
+// bring a good part of it, not just a byte, within each stall timeout, which is
+// short while others wait for memory: this is booked.
+func (c *Conn) readBody(p []byte) error {
 	rd := &c.rd
 	rd.pending = 0
 	c.flush()
 	if rd.buffered() == 0 {
 		rd.shrink(&c.srv.pool)
 	}
-	c.phase.Store(phaseFrame)
+	c.progress.Add(1) // the wait for memory before this was not the peer's
+	c.phase.Store(phaseBody)
 	defer c.phase.Store(phaseBusy)
 	step := max(len(p)/32, 4<<10)
 	for got := 0; len(p) > 0; {

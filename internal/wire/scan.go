@@ -8,6 +8,9 @@ const (
 	maxScan = 5 * time.Second
 )
 
+// bookedStall is the stall timeout of a frame that holds memory others wait for.
+const bookedStall = 2 * time.Second
+
 // watch is what the scan remembers of a connection; guarded by Conn.mu.
 type watch struct {
 	progress uint64    // as last seen
@@ -33,11 +36,17 @@ func (s *Server) scanLoop() {
 	if s.cfg.IdleTimeout > 0 {
 		every = min(every, s.cfg.IdleTimeout)
 	}
-	t := time.NewTicker(min(max(every/4, minScan), maxScan))
+	every = min(max(every/4, minScan), maxScan)
+	t := time.NewTicker(min(every, bookedStall/4))
 	defer t.Stop()
+	var last time.Time
 	for {
 		select {
 		case now := <-t.C:
+			if now.Sub(last) < every && s.cfg.Budget.Waiting() == 0 {
+				continue
+			}
+			last = now
 			parked := 0
 			for _, c := range s.list() {
 				parked += c.scan(now)
@@ -67,6 +76,10 @@ func (c *Conn) scan(now time.Time) int {
 		}
 	case phase == phaseFrame:
 		if still >= cfg.StallTimeout {
+			c.close(ErrStalled)
+		}
+	case phase == phaseBody:
+		if still >= cfg.StallTimeout || still >= bookedStall && cfg.Budget.Waiting() > 0 {
 			c.close(ErrStalled)
 		}
 	case phase == phaseIdle && outstanding == 0:

@@ -64,7 +64,7 @@ type Config struct {
 	Protected bool
 
 	IdleTimeout  time.Duration // connections.max.idle.ms; 0: none
-	StallTimeout time.Duration // for each step of a frame begun, and for handshakes; 0: 30 s
+	StallTimeout time.Duration // for each step of a frame begun, at most (see the package), and for handshakes; 0: 30 s
 	WriteTimeout time.Duration // for the peer to take any bytes of an answer; 0: 2 min
 }
 
