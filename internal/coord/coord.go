@@ -67,7 +67,8 @@ type Client struct {
 // Result is one decision.
 type Result struct {
 	// About is what the decision is about, a group for example: an answer
-	// without records waits for the last write about the same.
+	// without records waits for the last write about the same. Records about ""
+	// are about everything.
 	About string
 
 	Records []Record
@@ -111,7 +112,8 @@ type Machine interface {
 	Replay(offset model.Offset, timestamp int64, by model.Producer, r Record)
 	// EndTxn takes a transaction marker.
 	EndTxn(by model.Producer, commit bool)
-	// Loaded comes once, after the log was replayed.
+	// Loaded comes once, after the log was replayed. A Changed that follows may
+	// tell what Loaded's image had already.
 	Loaded(Env) Result
 	// Handle decides a request.
 	Handle(env Env, t Token, req kmsg.Request, who Client) Result

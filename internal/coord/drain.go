@@ -47,7 +47,7 @@ func (d *drain) wait(about string, wrote bool, answers []answer) {
 		return
 	}
 	for _, a := range d.abouts { // something before in this very drain
-		if a == about {
+		if a == about || a == "" {
 			d.answers = append(d.answers, answers...)
 			return
 		}

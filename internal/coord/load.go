@@ -14,11 +14,15 @@ import (
 const (
 	loadBytes = 1 << 20  // read at once
 	loadMax   = 64 << 20 // one batch's decompressed body
+
+	// reloadPause is how long a machine rests that could not write what loading
+	// has decided.
+	reloadPause = time.Second
 )
 
-// load replays the log into an empty machine and starts to serve when the high
-// watermark has reached what was loaded: before that it could be taken back.
-func (s *Shard) load() {
+// load replays the log into an empty machine and waits until the high watermark
+// has reached what was loaded: before that it could be taken back.
+func (s *Shard) load() error {
 	began := time.Now()
 	s.machine = s.cfg.Machine()
 	s.parked = make(map[Token]func(kmsg.Response, error))
@@ -29,35 +33,30 @@ func (s *Shard) load() {
 		err = s.awaitCommitted(at)
 	}
 	if err != nil {
-		if !errors.Is(err, errClosed) {
-			s.cfg.Logger.Error("coordinator: loading failed; this partition has no coordinator until its leader changes", "error", err)
-		}
-		s.mu.Lock()
-		if s.closed == nil {
-			s.closed = ErrNotCoordinator
-		}
-		s.mu.Unlock()
-		s.abandon(ErrNotCoordinator)
-		return
+		return err
 	}
-	s.drain.begin(s.cfg.Log.End())
-	s.take(s.machine.Loaded(s.env()), nil)
-	if err := s.flush(); err != nil {
-		s.cfg.Logger.Error("coordinator: what loading decided could not be written", "error", err)
-	}
-	s.mu.Lock()
-	s.loading = false
-	s.mu.Unlock()
 	if took := time.Since(began); took > time.Second {
 		s.cfg.Logger.Info("coordinator: loaded", "end", at, "took", took)
 	}
-	s.run()
+	return nil
+}
+
+// settle has the machine decide what follows from what was loaded.
+func (s *Shard) settle() error {
+	s.drain.begin(s.cfg.Log.End())
+	s.take(s.machine.Loaded(s.env()), nil)
+	return s.flush()
 }
 
 func (s *Shard) awaitCommitted(end model.Offset) error {
 	done := make(chan error, 1)
 	s.cfg.Log.Committed(end, func(err error) { done <- err })
-	return <-done
+	select {
+	case err := <-done:
+		return err
+	case <-s.quit:
+		return errClosed
+	}
 }
 
 // replay reads the log from one offset to another.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -56,9 +57,10 @@ type Shard struct {
 
 	mu      sync.Mutex
 	queue   []event
-	busy    bool  // a goroutine is working
-	loading bool  // the log is being replayed: requests are refused
-	closed  error // why the Shard has ended, nil while it lives
+	busy    bool          // a goroutine is working
+	loading bool          // the log is being replayed: requests are refused
+	closed  error         // why the Shard has ended, nil while it lives
+	quit    chan struct{} // closed when closed is set
 	alarm   *time.Timer
 
 	// The rest belongs to the working goroutine. busy passes it on.
@@ -74,6 +76,7 @@ type Shard struct {
 	// where the last of those that are committed ended.
 	inflight []*flight
 	landedTo model.Offset
+	landing  bool // somebody delivers what has landed
 }
 
 // flight is one append on its way to the high watermark.
@@ -87,8 +90,8 @@ type flight struct {
 
 // NewShard starts to load a machine. It is not ready until that has ended.
 func NewShard(cfg ShardConfig) *Shard {
-	s := &Shard{cfg: cfg, busy: true, loading: true}
-	go s.load()
+	s := &Shard{cfg: cfg, busy: true, loading: true, quit: make(chan struct{})}
+	go s.live()
 	return s
 }
 
@@ -126,15 +129,23 @@ func (s *Shard) Close() {
 		s.mu.Unlock()
 		return
 	}
-	s.closed = ErrNotCoordinator
-	if s.alarm != nil {
-		s.alarm.Stop()
-	}
+	s.closeLocked()
 	work := !s.busy
 	s.busy = true
 	s.mu.Unlock()
 	if work {
 		go s.run()
+	}
+}
+
+func (s *Shard) closeLocked() {
+	if s.closed != nil {
+		return
+	}
+	s.closed = ErrNotCoordinator
+	close(s.quit)
+	if s.alarm != nil {
+		s.alarm.Stop()
 	}
 }
 
@@ -146,14 +157,48 @@ func (s *Shard) pushLocked(e event) {
 	}
 }
 
-// run works until there is nothing to do.
+// live loads the machine and works. After a decision that could not be written it
+// begins again, with a pause if that was what loading decided.
+func (s *Shard) live() {
+	for {
+		if err := s.load(); err != nil {
+			if !errors.Is(err, errClosed) {
+				s.cfg.Logger.Error("coordinator: loading failed; this partition has no coordinator until its leader changes", "epoch", s.cfg.Epoch, "error", err)
+			}
+			s.end()
+			return
+		}
+		err := s.settle()
+		if err != nil {
+			s.fail(nil, err)
+			s.pause()
+			continue
+		}
+		s.mu.Lock()
+		s.loading = false
+		s.mu.Unlock()
+		if s.serve() {
+			return
+		}
+	}
+}
+
+// run is what the goroutine of a Shard that was idle does.
 func (s *Shard) run() {
+	if !s.serve() {
+		s.live()
+	}
+}
+
+// serve works until there is nothing to do or the Shard has ended. It reports
+// false if the machine must be loaded again.
+func (s *Shard) serve() bool {
 	for {
 		s.mu.Lock()
 		if s.closed != nil {
 			s.mu.Unlock()
-			s.abandon(s.closed)
-			return
+			s.end()
+			return true
 		}
 		events := s.queue
 		s.queue = nil
@@ -161,14 +206,23 @@ func (s *Shard) run() {
 			s.busy = false
 			s.wakeAtLocked()
 			s.mu.Unlock()
-			return
+			return true
 		}
 		s.mu.Unlock()
 		if err := s.work(events); err != nil {
-			s.cfg.Logger.Warn("coordinator: a decision could not be written; loading again", "epoch", s.cfg.Epoch, "error", err)
-			s.fail()
-			return
+			s.fail(events, err)
+			return false
 		}
+	}
+}
+
+// pause waits before loading is tried again.
+func (s *Shard) pause() {
+	t := time.NewTimer(reloadPause)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-s.quit:
 	}
 }
 
@@ -246,6 +300,7 @@ func (s *Shard) flush() error {
 	}
 	batches, err := d.batches(s.cfg.Codecs, s.cfg.Epoch, s.cfg.BatchBytes)
 	if err != nil {
+		d.fail(ErrFailed)
 		return fmt.Errorf("encoding: %w", err)
 	}
 	f := &flight{answers: d.answers, abouts: d.abouts}
@@ -299,8 +354,8 @@ func (s *Shard) pruneWritten() {
 // with the last write about the same.
 func (s *Shard) sendOrPark(free []freeAnswer) {
 	for _, a := range free {
-		end, waits := s.written[a.about]
-		if waits && s.parkWith(end, a.answers) {
+		// Records about "" are about everything.
+		if end := max(s.written[a.about], s.written[""]); end > 0 && s.parkWith(end, a.answers) {
 			continue
 		}
 		delete(s.written, a.about)
@@ -330,25 +385,37 @@ func (s *Shard) committed(f *flight, err error) {
 	s.landed()
 }
 
-// landed delivers the flights that are committed, in order. A flight may be
-// committed before flush has entered it; flush calls again.
+// landed delivers the flights that are committed, in order: one goroutine at a
+// time, which takes along what lands meanwhile. A flight may be committed before
+// flush has entered it; flush calls again.
 func (s *Shard) landed() {
+	s.mu.Lock()
+	if s.landing {
+		s.mu.Unlock()
+		return
+	}
+	s.landing = true
 	for {
-		s.mu.Lock()
 		if len(s.inflight) == 0 || !s.inflight[0].done {
+			s.landing = false
 			s.mu.Unlock()
 			return
 		}
 		f := s.inflight[0]
 		s.inflight, s.landedTo = s.inflight[1:], f.end
 		s.mu.Unlock()
-		if f.err != nil {
-			deliver(nil, f.answers, ErrNotCoordinator)
-			s.Close() // the role has changed; broker makes another Shard if it leads again
-			continue
-		}
-		deliver(s.cfg.Effect, f.answers, nil)
+		s.land(f)
+		s.mu.Lock()
 	}
+}
+
+func (s *Shard) land(f *flight) {
+	if f.err != nil {
+		deliver(nil, f.answers, ErrNotCoordinator)
+		s.Close() // the role has changed; broker makes another Shard if it leads again
+		return
+	}
+	deliver(s.cfg.Effect, f.answers, nil)
 }
 
 func deliver(effect func(any), answers []answer, err error) {
@@ -367,13 +434,21 @@ func deliver(effect func(any), answers []answer, err error) {
 	}
 }
 
-// abandon tells everyone who waits why the Shard is no more. Answers in flight
-// are told by the log.
-func (s *Shard) abandon(why error) {
+// end tells everyone who waits that this is not the coordinator any more.
+func (s *Shard) end() {
 	s.mu.Lock()
-	events := s.queue
-	s.queue = nil
+	s.closeLocked()
+	events, flights := s.queue, s.inflight
+	s.queue, s.inflight = nil, nil
 	s.mu.Unlock()
+	for _, f := range flights {
+		deliver(nil, f.answers, ErrNotCoordinator)
+	}
+	s.abandon(events, ErrNotCoordinator)
+}
+
+// abandon throws the machine away with what it had parked, and refuses requests.
+func (s *Shard) abandon(events []event, why error) {
 	for _, e := range events {
 		if e.done != nil {
 			e.done(nil, why)
@@ -385,13 +460,22 @@ func (s *Shard) abandon(why error) {
 	s.parked, s.machine = nil, nil
 }
 
-// fail throws the machine away after a failed append and loads it again.
-func (s *Shard) fail() {
+// fail ends the life of the machine after a failed append. The answers of its
+// drain are told already, those in flight may still land; the metadata's changes
+// must be heard by the next machine, as what this one made of them is lost.
+func (s *Shard) fail(drained []event, err error) {
+	s.cfg.Logger.Warn("coordinator: a decision could not be written; loading again", "epoch", s.cfg.Epoch, "error", err)
 	s.mu.Lock()
 	s.loading = true
+	events := s.queue
+	s.queue = nil
+	for _, e := range slices.Concat(drained, events) {
+		if e.delta != nil {
+			s.queue = append(s.queue, e)
+		}
+	}
 	s.mu.Unlock()
-	s.abandon(ErrFailed)
-	s.load()
+	s.abandon(events, ErrFailed)
 }
 
 // isClosed reports whether the Shard has ended.

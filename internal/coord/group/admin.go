@@ -88,10 +88,10 @@ func (m *Machine) delete(env coord.Env, req *kmsg.DeleteGroupsRequest) coord.Res
 		out.ErrorCode = kerr.InvalidGroupID.Code
 	case g == nil:
 		out.ErrorCode = kerr.GroupIDNotFound.Code
-	case g.classic.state != empty || len(g.classic.pending) > 0 || len(g.offsets.pending) > 0:
+	case g.classic.state != empty:
 		out.ErrorCode = kerr.NonEmptyGroup.Code
 	default:
-		for _, topic := range slices.Sorted(maps.Keys(g.offsets.topics)) {
+		for _, topic := range g.offsets.names() {
 			d.dropOffsets(topic)
 		}
 		d.record(groupKey(id), nil)

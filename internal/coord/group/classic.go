@@ -67,6 +67,7 @@ type member struct {
 	// join and sync are the requests that wait for an answer, 0 if none.
 	join, sync coord.Token
 	isNew      bool // has not been through a rebalance yet
+	synced     bool // has asked for its assignment in this generation
 }
 
 func (c *classic) to(s state, now time.Time) { c.state, c.since = s, now.UnixMilli() }
@@ -117,35 +118,54 @@ func (c *classic) rebalanceTimeout() time.Duration {
 	return longest
 }
 
-// supports reports whether a member with these protocols could join.
-func (c *classic) supports(protocolType string, protocols []kmsg.JoinGroupRequestProtocol, except string) bool {
-	if protocolType == "" || len(protocols) == 0 {
-		return false
+// supports reports whether a member with these protocols could join: all
+// members must support one of them, its own former self too.
+func (c *classic) supports(protocolType string, protocols []kmsg.JoinGroupRequestProtocol) bool {
+	if c.state == empty {
+		return protocolType != "" && len(protocols) > 0
 	}
-	others := 0
-	for id := range c.members {
-		if id != except {
-			others++
-		}
-	}
-	if others == 0 {
-		return true
-	}
-	if protocolType != c.protocolType {
-		return false
-	}
-	for _, p := range protocols {
-		if c.common(p.Name, except) {
-			return true
-		}
-	}
-	return false
+	return protocolType == c.protocolType && slices.ContainsFunc(protocols, func(p kmsg.JoinGroupRequestProtocol) bool { return c.common(p.Name) })
 }
 
-// common reports whether every member but one supports a protocol.
-func (c *classic) common(name, except string) bool {
-	for id, m := range c.members {
-		if id != except && !slices.ContainsFunc(m.protocols, func(p kmsg.JoinGroupRequestProtocol) bool { return p.Name == name }) {
+// accepts reports whether the group has room for a member (KAFKA.md 8.2). During
+// a rebalance those who wait count, so that a group that has become too large
+// refuses the last to come.
+func (c *classic) accepts(id string, size int) bool {
+	m := c.members[id]
+	switch c.state {
+	case empty:
+		return true
+	case preparing:
+		return m != nil && m.join != 0 || c.waiting() < size
+	}
+	return m != nil || len(c.members) < size
+}
+
+// waiting counts the members that have joined and wait for the barrier.
+func (c *classic) waiting() int {
+	n := 0
+	for _, m := range c.members {
+		if m.join != 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// synced reports whether every member has asked for its assignment.
+func (c *classic) synced() bool {
+	for _, m := range c.members {
+		if !m.synced {
+			return false
+		}
+	}
+	return true
+}
+
+// common reports whether every member supports a protocol.
+func (c *classic) common(name string) bool {
+	for _, m := range c.members {
+		if !slices.ContainsFunc(m.protocols, func(p kmsg.JoinGroupRequestProtocol) bool { return p.Name == name }) {
 			return false
 		}
 	}
@@ -158,7 +178,7 @@ func (c *classic) vote() string {
 	votes := make(map[string]int)
 	for _, m := range c.members {
 		for _, p := range m.protocols {
-			if c.common(p.Name, "") {
+			if c.common(p.Name) {
 				votes[p.Name]++
 				break
 			}

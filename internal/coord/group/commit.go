@@ -50,9 +50,6 @@ func (m *Machine) commit(env coord.Env, req *kmsg.OffsetCommitRequest) coord.Res
 	d := m.begin(env, m.get(req.Group))
 	d.About, d.Response = req.Group, r
 	err := d.mayCommit(req)
-	if err == nil && d.g == nil {
-		d.g = m.make(req.Group)
-	}
 	expires := int64(-1)
 	if req.Version >= 2 && req.Version <= 4 && req.RetentionTimeMillis >= 0 {
 		expires = env.Now.UnixMilli() + req.RetentionTimeMillis
@@ -73,6 +70,8 @@ func (m *Machine) commit(env coord.Env, req *kmsg.OffsetCommitRequest) coord.Res
 				p.ErrorCode = err.Code
 			case missing != nil:
 				p.ErrorCode = missing.Code
+			case !hasPartition(topic, rp.Partition):
+				p.ErrorCode = kerr.UnknownTopicOrPartition.Code
 			case len(metadata) > m.cfg.MaxMetadata:
 				p.ErrorCode = kerr.OffsetMetadataTooLarge.Code
 			default:
@@ -80,14 +79,11 @@ func (m *Machine) commit(env coord.Env, req *kmsg.OffsetCommitRequest) coord.Res
 				if req.Version >= 6 {
 					epoch = rp.LeaderEpoch
 				}
-				d.writeOffset(topic.Name, rp.Partition, offset{offset: rp.Offset, epoch: epoch, metadata: metadata, at: env.Now.UnixMilli(), expires: expires, topicID: topic.ID})
+				d.writeOffset(req.Group, topic.Name, rp.Partition, offset{offset: rp.Offset, epoch: epoch, metadata: metadata, at: env.Now.UnixMilli(), expires: expires, topicID: topic.ID})
 			}
 			t.Partitions = append(t.Partitions, p)
 		}
 		r.Topics = append(r.Topics, t)
-	}
-	if d.g != nil && len(d.Records) == 0 {
-		m.forget(d.g)
 	}
 	return d.Result
 }
@@ -104,6 +100,11 @@ func resolve(img *image.Image, byID bool, name string, id model.UUID) (*image.To
 		return t, nil
 	}
 	return nil, kerr.UnknownTopicOrPartition
+}
+
+func hasPartition(t *image.Topic, p int32) bool {
+	_, ok := t.Partition(p)
+	return ok
 }
 
 // fetch decides OffsetFetch for the one group that is asked about.
@@ -126,7 +127,7 @@ func (m *Machine) fetch(env coord.Env, req *kmsg.OffsetFetchRequest) coord.Resul
 			}
 		}
 		for _, p := range rt.Partitions {
-			tp := fetched(g, name, p, req.RequireStable)
+			tp := fetched(g, name, rt.TopicID, p, req.RequireStable)
 			if missing != nil {
 				tp.ErrorCode = missing.Code
 			}
@@ -155,14 +156,15 @@ func (m *Machine) fetchAll(env coord.Env, g *group, req *kmsg.OffsetFetchRequest
 			t.TopicID = topic.ID
 		}
 		for _, p := range slices.Sorted(maps.Keys(g.offsets.topics[name])) {
-			t.Partitions = append(t.Partitions, fetched(g, name, p, req.RequireStable))
+			t.Partitions = append(t.Partitions, fetched(g, name, t.TopicID, p, req.RequireStable))
 		}
 		out.Topics = append(out.Topics, t)
 	}
 }
 
-// fetched is the answer for one partition.
-func fetched(g *group, topic string, partition int32, stable bool) kmsg.OffsetFetchResponseGroupTopicPartition {
+// fetched is the answer for one partition. Who asks by id is not given what was
+// committed for another topic of the same name.
+func fetched(g *group, topic string, id model.UUID, partition int32, stable bool) kmsg.OffsetFetchResponseGroupTopicPartition {
 	p := kmsg.NewOffsetFetchResponseGroupTopicPartition()
 	p.Partition, p.Offset, p.LeaderEpoch, p.Metadata = partition, -1, -1, new(string)
 	if g == nil {
@@ -172,7 +174,7 @@ func fetched(g *group, topic string, partition int32, stable bool) kmsg.OffsetFe
 		p.ErrorCode = kerr.UnstableOffsetCommit.Code
 		return p
 	}
-	if o, ok := g.offsets.topics[topic][partition]; ok {
+	if o, ok := g.offsets.topics[topic][partition]; ok && (id == model.ZeroUUID || !o.ofAnother(id)) {
 		p.Offset, p.LeaderEpoch, p.Metadata = o.offset, o.epoch, &o.metadata
 	}
 	return p
@@ -198,15 +200,18 @@ func (m *Machine) deleteOffsets(env coord.Env, req *kmsg.OffsetDeleteRequest) co
 	for _, rt := range req.Topics {
 		t := kmsg.NewOffsetDeleteResponseTopic()
 		t.Topic = rt.Topic
+		topic, missing := resolve(env.Image, false, rt.Topic, model.ZeroUUID)
 		subscribed, known := g.subscribed(rt.Topic)
 		for _, rp := range rt.Partitions {
 			p := kmsg.NewOffsetDeleteResponseTopicPartition()
 			p.Partition = rp.Partition
 			_, has := g.offsets.topics[rt.Topic][rp.Partition]
 			switch {
+			case missing != nil || !hasPartition(topic, rp.Partition):
+				p.ErrorCode = kerr.UnknownTopicOrPartition.Code
 			case len(g.classic.members) > 0 && (subscribed || !known):
 				p.ErrorCode = kerr.GroupSubscribedToTopic.Code
-			case has:
+			case has || g.offsets.isPending(rt.Topic, rp.Partition):
 				d.record(offsetKey(g.id, rt.Topic, rp.Partition), nil)
 			}
 			t.Partitions = append(t.Partitions, p)

@@ -19,7 +19,10 @@ const newMemberTimeout = 5 * time.Minute
 func joinError(req *kmsg.JoinGroupRequest, err *kerr.Error) coord.Result {
 	r := kmsg.NewPtrJoinGroupResponse()
 	r.ErrorCode, r.Generation, r.MemberID = err.Code, -1, req.MemberID
-	return coord.Result{Response: r}
+	if err == kerr.GroupMaxSizeReached {
+		r.MemberID = ""
+	}
+	return coord.Result{About: req.Group, Response: r}
 }
 
 // join decides JoinGroup.
@@ -37,12 +40,16 @@ func (m *Machine) join(env coord.Env, t coord.Token, req *kmsg.JoinGroupRequest,
 			return joinError(req, kerr.UnknownMemberID)
 		}
 		g = m.make(req.Group)
+		d := m.begin(env, g)
+		d.writeEmpty() // whatever becomes of the join
+		return d.joined(t, req, who)
 	}
-	d := m.begin(env, g)
-	err := d.join(t, req, who)
-	m.forget(g)
-	if err != nil {
-		return joinError(req, err)
+	return m.begin(env, g).joined(t, req, who)
+}
+
+func (d *decision) joined(t coord.Token, req *kmsg.JoinGroupRequest, who coord.Client) coord.Result {
+	if err := d.join(t, req, who); err != nil {
+		d.Response = joinError(req, err).Response
 	}
 	return d.Result
 }
@@ -52,10 +59,11 @@ func (m *Machine) join(env coord.Env, t coord.Token, req *kmsg.JoinGroupRequest,
 func (d *decision) join(t coord.Token, req *kmsg.JoinGroupRequest, who coord.Client) *kerr.Error {
 	c := &d.g.classic
 	known := c.members[req.MemberID]
-	if known == nil && len(c.members) >= d.m.cfg.MaxSize {
+	if !c.accepts(req.MemberID, d.m.cfg.MaxSize) {
+		d.turnAway(req.MemberID)
 		return kerr.GroupMaxSizeReached
 	}
-	if !c.supports(req.ProtocolType, req.Protocols, req.MemberID) {
+	if !c.supports(req.ProtocolType, req.Protocols) {
 		return kerr.InconsistentGroupProtocol
 	}
 	if req.MemberID == "" {
@@ -88,6 +96,19 @@ func (d *decision) join(t coord.Token, req *kmsg.JoinGroupRequest, who coord.Cli
 		d.prepare()
 	}
 	return nil
+}
+
+// turnAway forgets a member for which there is no room.
+func (d *decision) turnAway(id string) {
+	c := &d.g.classic
+	if c.pending[id] {
+		delete(c.pending, id)
+		d.cancel(pendingTimer(d.g.id, id))
+	}
+	if m := c.members[id]; m != nil {
+		d.removeMember(m)
+	}
+	d.tryCompleteJoin()
 }
 
 // joinNew takes in a member without an id.

@@ -18,6 +18,8 @@
 package group
 
 import (
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -52,7 +54,9 @@ func New(cfg Config) *Machine {
 	return &Machine{cfg: cfg, groups: make(map[string]*group)}
 }
 
-// group is a group of any kind.
+// group is a group of any kind. It exists from its first record, of whatever
+// type, to the tombstone of its GroupMetadata key; without members and offsets
+// it goes when offsets are next looked at for expiry.
 type group struct {
 	id      string
 	offsets offsets
@@ -70,13 +74,6 @@ func (m *Machine) make(id string) *group {
 		m.groups[id] = g
 	}
 	return g
-}
-
-// forget drops a group that has nothing left.
-func (m *Machine) forget(g *group) {
-	if len(g.classic.members) == 0 && len(g.classic.pending) == 0 && g.offsets.empty() && g.classic.generation == 0 && g.classic.state == empty {
-		delete(m.groups, g.id)
-	}
 }
 
 // decision gathers what one call of the machine decides.
@@ -148,22 +145,31 @@ func (m *Machine) Loaded(env coord.Env) coord.Result {
 			d.timer(sessionTimer(g.id, member.id), member.session)
 		}
 	}
+	for _, id := range slices.Sorted(maps.Keys(m.groups)) {
+		d.g = m.groups[id]
+		for _, topic := range d.g.offsets.names() {
+			d.dropStale(topic) // nobody may have been there to hear of the deletion
+		}
+		if len(d.g.classic.members) > m.cfg.MaxSize {
+			d.prepare() // it has been made smaller: the last to join again are refused
+		}
+	}
 	return d.Result
 }
 
 // Changed drops the offsets of deleted topics; see coord.Machine.
 func (m *Machine) Changed(env coord.Env, delta *image.Delta) coord.Result {
 	d := m.begin(env, nil)
+	deleted := make(map[string]bool)
 	for _, t := range delta.Topics {
-		if !t.Deleted {
-			continue
+		if t.Deleted {
+			deleted[t.Name] = true
 		}
-		if _, again := env.Image.Topic(t.Name); again {
-			continue // a new topic has the name; its id tells old commits apart
-		}
-		for _, g := range m.groups {
-			d.g = g
-			d.dropOffsets(t.Name)
+	}
+	for _, id := range slices.Sorted(maps.Keys(m.groups)) {
+		d.g = m.groups[id]
+		for _, topic := range slices.Sorted(maps.Keys(deleted)) {
+			d.dropStale(topic)
 		}
 	}
 	return d.Result
@@ -171,13 +177,13 @@ func (m *Machine) Changed(env coord.Env, delta *image.Delta) coord.Result {
 
 // Replay takes a record of the log; see coord.Machine. What cannot be read is
 // passed over: a newer version may have written it.
-func (m *Machine) Replay(_ model.Offset, _ int64, by model.Producer, r coord.Record) {
+func (m *Machine) Replay(offset model.Offset, _ int64, by model.Producer, r coord.Record) {
 	if len(r.Key) < 2 {
 		return
 	}
 	switch version := int16(r.Key[0])<<8 | int16(r.Key[1]); version {
 	case 0, 1:
-		m.replayOffset(by, r)
+		m.replayOffset(offset, by, r)
 	case 2:
 		m.replayGroup(r)
 	}
@@ -214,6 +220,5 @@ func (m *Machine) Timeout(env coord.Env, key string) coord.Result {
 	case "sync":
 		d.syncEnded()
 	}
-	m.forget(g)
 	return d.Result
 }

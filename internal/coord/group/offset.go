@@ -15,10 +15,14 @@ type offset struct {
 	offset   int64
 	epoch    int32
 	metadata string
-	at       int64      // when, milliseconds
-	expires  int64      // explicit time of expiry, -1 for none
-	topicID  model.UUID // of the topic at that time; zero if unknown
+	at       int64        // when, milliseconds
+	expires  int64        // explicit time of expiry, -1 for none
+	topicID  model.UUID   // of the topic at that time; zero if unknown
+	record   model.Offset // where the log has it
 }
+
+// ofAnother reports whether it was committed for another topic than this one.
+func (o offset) ofAnother(id model.UUID) bool { return o.topicID != model.ZeroUUID && o.topicID != id }
 
 // offsets are a group's committed offsets, and those of transactions that have
 // not ended.
@@ -41,11 +45,49 @@ func put(topics *map[string]map[int32]offset, topic string, partition int32, to 
 	(*topics)[topic][partition] = to
 }
 
+// remove takes out a partition, of open transactions too.
 func (o *offsets) remove(topic string, partition int32) {
-	delete(o.topics[topic], partition)
-	if len(o.topics[topic]) == 0 {
-		delete(o.topics, topic)
+	drop(o.topics, topic, partition)
+	for producer, topics := range o.pending {
+		if drop(topics, topic, partition); len(topics) == 0 {
+			delete(o.pending, producer)
+		}
 	}
+}
+
+func drop(topics map[string]map[int32]offset, topic string, partition int32) {
+	delete(topics[topic], partition)
+	if len(topics[topic]) == 0 {
+		delete(topics, topic)
+	}
+}
+
+// names lists the topics that have an offset, committed or pending.
+func (o *offsets) names() []string {
+	all := make(map[string]bool)
+	for topic := range o.topics {
+		all[topic] = true
+	}
+	for _, topics := range o.pending {
+		for topic := range topics {
+			all[topic] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(all))
+}
+
+// partitions lists those of a topic that have an offset, committed or pending.
+func (o *offsets) partitions(topic string) []int32 {
+	all := make(map[int32]bool)
+	for p := range o.topics[topic] {
+		all[p] = true
+	}
+	for _, topics := range o.pending {
+		for p := range topics[topic] {
+			all[p] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(all))
 }
 
 // isPending reports whether an open transaction commits an offset of the partition.
@@ -58,6 +100,8 @@ func (o *offsets) isPending(topic string, partition int32) bool {
 	return false
 }
 
+// endTxn makes what a transaction has pending count, or forgets it. A commit that
+// came to the log after the transaction's stays.
 func (o *offsets) endTxn(producer int64, commit bool) {
 	topics := o.pending[producer]
 	delete(o.pending, producer)
@@ -66,13 +110,15 @@ func (o *offsets) endTxn(producer int64, commit bool) {
 	}
 	for topic, parts := range topics {
 		for p, to := range parts {
-			put(&o.topics, topic, p, to)
+			if have, ok := o.topics[topic][p]; !ok || have.record < to.record {
+				put(&o.topics, topic, p, to)
+			}
 		}
 	}
 }
 
 // replayOffset takes an OffsetCommit record.
-func (m *Machine) replayOffset(by model.Producer, r coord.Record) {
+func (m *Machine) replayOffset(at model.Offset, by model.Producer, r coord.Record) {
 	var key kmsg.OffsetCommitKey
 	if key.ReadFrom(r.Key) != nil {
 		return
@@ -80,7 +126,6 @@ func (m *Machine) replayOffset(by model.Producer, r coord.Record) {
 	if r.Value == nil {
 		if g := m.groups[key.Group]; g != nil {
 			g.offsets.remove(key.Topic, key.Partition)
-			m.forget(g)
 		}
 		return
 	}
@@ -88,7 +133,7 @@ func (m *Machine) replayOffset(by model.Producer, r coord.Record) {
 	if v.ReadFrom(r.Value) != nil {
 		return
 	}
-	o := offset{offset: v.Offset, epoch: -1, metadata: v.Metadata, at: v.CommitTimestamp, expires: -1, topicID: v.TopicID}
+	o := offset{offset: v.Offset, epoch: -1, metadata: v.Metadata, at: v.CommitTimestamp, expires: -1, topicID: v.TopicID, record: at}
 	if v.Version >= 3 {
 		o.epoch = v.LeaderEpoch
 	}
@@ -108,27 +153,37 @@ func (m *Machine) replayOffset(by model.Producer, r coord.Record) {
 	g.offsets.pending[by.ID] = topics
 }
 
-// writeOffset records a commit.
-func (d *decision) writeOffset(topic string, partition int32, o offset) {
+// writeOffset records a commit. The group begins with it if there is none.
+func (d *decision) writeOffset(group, topic string, partition int32, o offset) {
 	v := kmsg.NewOffsetCommitValue()
 	v.Version = offsetValueVersion
 	if o.expires >= 0 {
 		v.Version, v.ExpireTimestamp = retentionVersion, o.expires
 	}
 	v.Offset, v.LeaderEpoch, v.Metadata, v.CommitTimestamp, v.TopicID = o.offset, o.epoch, o.metadata, o.at, o.topicID
-	d.record(offsetKey(d.g.id, topic, partition), v.AppendTo(nil))
+	d.record(offsetKey(group, topic, partition), v.AppendTo(nil))
 }
 
-// dropOffsets records that what was committed for a topic is gone.
+// dropOffsets records that what was committed for a topic is gone, open
+// transactions included.
 func (d *decision) dropOffsets(topic string) {
-	for _, p := range slices.Sorted(maps.Keys(d.g.offsets.topics[topic])) {
+	for _, p := range d.g.offsets.partitions(topic) {
 		d.record(offsetKey(d.g.id, topic, p), nil)
 	}
 }
 
-// expireOffsets drops offsets that are older than the retention: those of groups
-// without members since the group became empty, those that nobody is subscribed
-// to since their commit (KAFKA.md 8.3).
+// dropStale is dropOffsets for what was committed for a topic that is no more.
+func (d *decision) dropStale(name string) {
+	o := &d.g.offsets
+	topic, ok := d.Image.Topic(name)
+	for _, p := range o.partitions(name) {
+		if has, committed := o.topics[name][p]; !ok || committed && has.ofAnother(topic.ID) {
+			d.record(offsetKey(d.g.id, name, p), nil)
+		}
+	}
+}
+
+// expireOffsets drops the offsets whose time is over, and groups with nothing left.
 func (m *Machine) expireOffsets(env coord.Env) coord.Result {
 	d := m.begin(env, nil)
 	d.timer(expiryTimer, m.cfg.OffsetsCheck)
@@ -143,32 +198,42 @@ func (d *decision) expireGroup() {
 	o, c := &d.g.offsets, &d.g.classic
 	left := 0
 	for _, topic := range slices.Sorted(maps.Keys(o.topics)) {
-		subscribed, known := d.g.subscribed(topic)
 		for _, p := range slices.Sorted(maps.Keys(o.topics[topic])) {
-			if d.expired(o.topics[topic][p], subscribed, known) && !o.isPending(topic, p) {
+			if d.expired(topic, o.topics[topic][p]) && !o.isPending(topic, p) {
 				d.record(offsetKey(d.g.id, topic, p), nil)
 			} else {
 				left++
 			}
 		}
 	}
-	if left == 0 && len(o.pending) == 0 && c.state == empty && c.generation > 0 && len(c.pending) == 0 {
+	if left == 0 && len(o.pending) == 0 && c.state == empty && len(c.pending) == 0 {
 		d.record(groupKey(d.g.id), nil)
 	}
 }
 
-func (d *decision) expired(o offset, subscribed, known bool) bool {
+// expired reports whether an offset's time is over (KAFKA.md 8.3): counted from
+// the commit for groups that only keep offsets and for topics that no member of a
+// stable consumer group is subscribed to, and from when the last member left.
+// Offsets of other groups with members stay.
+func (d *decision) expired(topic string, o offset) bool {
 	c := &d.g.classic
+	since := o.at
+	switch {
+	case c.protocolType == "":
+	case c.state == empty:
+		if c.since >= 0 {
+			since = c.since
+		}
+	case c.state == stable:
+		if subscribed, known := d.g.subscribed(topic); subscribed || !known {
+			return false
+		}
+	default:
+		return false
+	}
 	now := d.Now.UnixMilli()
 	if o.expires >= 0 {
 		return now >= o.expires
-	}
-	since := o.at
-	switch {
-	case len(c.members) > 0 && (!known || subscribed || c.state != stable):
-		return false
-	case len(c.members) == 0 && c.protocolType != "":
-		since = max(since, c.since)
 	}
 	return now-since >= d.m.cfg.OffsetsRetention.Milliseconds()
 }

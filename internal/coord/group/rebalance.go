@@ -20,14 +20,13 @@ func (d *decision) prepare() {
 			d.wake(m.sync, syncFailed(kerr.RebalanceInProgress))
 			m.sync = 0
 		}
-		d.cancel(syncTimer(d.g.id))
 	}
+	d.cancel(syncTimer(d.g.id))
 	c.initial = c.state == empty && d.m.cfg.InitialDelay > 0
 	c.to(preparing, d.Now)
 	if c.initial {
-		first := min(d.m.cfg.InitialDelay, c.rebalanceTimeout())
-		c.newcomers, c.remaining = false, max(0, c.rebalanceTimeout()-first)
-		d.timer(joinTimer(d.g.id), first)
+		c.newcomers, c.remaining = false, max(0, c.rebalanceTimeout()-d.m.cfg.InitialDelay)
+		d.timer(joinTimer(d.g.id), d.m.cfg.InitialDelay)
 		return
 	}
 	d.timer(joinTimer(d.g.id), c.rebalanceTimeout())
@@ -65,6 +64,10 @@ func (d *decision) joinEnded() {
 	d.completeJoin()
 }
 
+// silentPause is the least time between two looks at a group whose static members
+// are all silent; their own timeout may be zero.
+const silentPause = time.Second
+
 // completeJoin begins a generation with those who have joined. Dynamic members
 // that have not are gone; static ones stay until their session ends.
 func (d *decision) completeJoin() {
@@ -79,7 +82,7 @@ func (d *decision) completeJoin() {
 		}
 	}
 	if joined == 0 && len(c.members) > 0 { // static members only, all silent
-		d.timer(joinTimer(d.g.id), c.rebalanceTimeout())
+		d.timer(joinTimer(d.g.id), max(c.rebalanceTimeout(), silentPause))
 		return
 	}
 	d.cancel(joinTimer(d.g.id))
@@ -102,7 +105,7 @@ func (d *decision) completeJoin() {
 	c.to(completing, d.Now)
 	d.timer(syncTimer(d.g.id), c.rebalanceTimeout())
 	for _, m := range c.ordered() {
-		m.assignment = nil
+		m.assignment, m.synced = nil, false
 		if m.join == 0 {
 			continue
 		}
@@ -112,15 +115,16 @@ func (d *decision) completeJoin() {
 	}
 }
 
-// syncEnded removes members that have not asked for their assignment in time.
+// syncEnded removes members that have not asked for their assignment in time,
+// whether the leader has brought it or not.
 func (d *decision) syncEnded() {
 	c := &d.g.classic
-	if c.state != completing {
+	if c.state != completing && c.state != stable {
 		return
 	}
 	gone := false
 	for _, m := range c.ordered() {
-		if m.sync == 0 {
+		if !m.synced {
 			d.removeMember(m)
 			gone = true
 		}
@@ -149,7 +153,11 @@ func (d *decision) sessionEnded(id string) {
 func (d *decision) removeMember(m *member) {
 	d.g.classic.remove(m)
 	d.cancel(sessionTimer(d.g.id, m.id))
-	d.wake(m.join, joinFailed(m, kerr.UnknownMemberID))
+	if m.join != 0 {
+		r := joinFailed(m, kerr.UnknownMemberID)
+		r.MemberID = "" // it shall ask for a new one
+		d.wake(m.join, r)
+	}
 	d.wake(m.sync, syncFailed(kerr.UnknownMemberID))
 	m.join, m.sync = 0, 0
 }

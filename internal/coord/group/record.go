@@ -56,6 +56,14 @@ func (d *decision) writeGroup() {
 	d.record(groupKey(d.g.id), v.AppendTo(nil))
 }
 
+// writeEmpty records that the group exists, with a membership that has not been
+// through a rebalance.
+func (d *decision) writeEmpty() {
+	v := kmsg.NewGroupMetadataValue()
+	v.Version, v.CurrentStateTimestamp = groupValueVersion, d.Now.UnixMilli()
+	d.record(groupKey(d.g.id), v.AppendTo(nil))
+}
+
 // replayGroup takes a GroupMetadata record. While the machine is live the members
 // are there already, as they are newer than the record.
 func (m *Machine) replayGroup(r coord.Record) {
@@ -66,7 +74,9 @@ func (m *Machine) replayGroup(r coord.Record) {
 	if r.Value == nil {
 		if g := m.groups[key.Group]; g != nil {
 			g.classic = newClassic()
-			m.forget(g)
+			if g.offsets.empty() {
+				delete(m.groups, g.id)
+			}
 		}
 		return
 	}
@@ -89,7 +99,7 @@ func (m *Machine) replayGroup(r coord.Record) {
 			id: vm.MemberID, instance: vm.InstanceID, clientID: vm.ClientID, clientHost: vm.ClientHost,
 			session: time.Duration(vm.SessionTimeoutMillis) * time.Millisecond, rebalance: time.Duration(vm.RebalanceTimeoutMillis) * time.Millisecond,
 			protocols:  []kmsg.JoinGroupRequestProtocol{{Name: c.protocol, Metadata: vm.Subscription}},
-			assignment: vm.Assignment,
+			assignment: vm.Assignment, synced: true,
 		})
 	}
 	if len(c.members) > 0 {

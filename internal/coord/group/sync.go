@@ -56,6 +56,7 @@ func (m *Machine) sync(env coord.Env, t coord.Token, req *kmsg.SyncGroupRequest)
 	case preparing:
 		return fail(kerr.RebalanceInProgress)
 	case stable:
+		d.hasSynced(member)
 		d.touch(member)
 		d.Response = c.assigned(member)
 	case completing:
@@ -63,6 +64,7 @@ func (m *Machine) sync(env coord.Env, t coord.Token, req *kmsg.SyncGroupRequest)
 			d.wake(member.sync, syncFailed(kerr.RebalanceInProgress)) // replaced by this one
 		}
 		member.sync = t
+		d.hasSynced(member)
 		if member.id == c.leader {
 			d.assign(req)
 		}
@@ -82,7 +84,6 @@ func (d *decision) assign(req *kmsg.SyncGroupRequest) {
 		}
 	}
 	c.to(stable, d.Now)
-	d.cancel(syncTimer(d.g.id))
 	d.writeGroup()
 	for _, m := range c.ordered() {
 		if m.sync != 0 {
@@ -90,6 +91,15 @@ func (d *decision) assign(req *kmsg.SyncGroupRequest) {
 			m.sync = 0
 			d.touch(m)
 		}
+	}
+}
+
+// hasSynced notes that a member has asked for its assignment; when all have,
+// there is no hurry any more.
+func (d *decision) hasSynced(m *member) {
+	m.synced = true
+	if d.g.classic.synced() {
+		d.cancel(syncTimer(d.g.id))
 	}
 }
 
@@ -159,7 +169,6 @@ func (m *Machine) leave(env coord.Env, req *kmsg.LeaveGroupRequest) coord.Result
 	}
 	if removed {
 		d.afterRemoval()
-		m.forget(g)
 	}
 	return d.Result
 }

@@ -1,22 +1,26 @@
 package group
 
-import "strings"
+import (
+	"strconv"
+	"strings"
+)
 
-// Timer keys: a kind, a group and perhaps a member, apart by zero bytes, which no
-// name of ours has.
+// Timer keys: a kind, how long the group's id is, the id, and perhaps a member's.
+// Both ids may have any bytes in them.
 const expiryTimer = "expiry"
 
-func sessionTimer(group, member string) string { return "session\x00" + group + "\x00" + member }
-func pendingTimer(group, member string) string { return "pending\x00" + group + "\x00" + member }
-func joinTimer(group string) string            { return "join\x00" + group }
-func syncTimer(group string) string            { return "sync\x00" + group }
+func sessionTimer(group, member string) string { return timerKey("session", group, member) }
+func pendingTimer(group, member string) string { return timerKey("pending", group, member) }
+func joinTimer(group string) string            { return timerKey("join", group, "") }
+func syncTimer(group string) string            { return timerKey("sync", group, "") }
+
+func timerKey(kind, group, member string) string {
+	return kind + " " + strconv.Itoa(len(group)) + " " + group + member
+}
 
 func splitTimer(key string) (kind, group, member string) {
-	kind, rest, _ := strings.Cut(key, "\x00")
-	// A member id may end in anything, a group id may not be cut: the last zero
-	// byte parts them, and member ids are made here without one.
-	if at := strings.LastIndexByte(rest, 0); at >= 0 && (kind == "session" || kind == "pending") {
-		return kind, rest[:at], rest[at+1:]
-	}
-	return kind, rest, ""
+	kind, rest, _ := strings.Cut(key, " ")
+	size, ids, _ := strings.Cut(rest, " ")
+	n, _ := strconv.Atoi(size)
+	return kind, ids[:n], ids[n:]
 }
