@@ -218,17 +218,8 @@ func flexFrame(key, version int16, correlation int32, body []byte) []byte {
 	return frame(key, version, correlation, append([]byte{0}, body...))
 }
 
-// splitFrames cuts what a node sent into the payloads of its frames.
-func splitFrames(t testing.TB, b []byte) [][]byte {
-	t.Helper()
-	out, rest := wholeFrames(b)
-	if len(rest) > 0 {
-		t.Errorf("the node sent a broken frame of %d bytes", len(rest))
-	}
-	return out
-}
-
-// wholeFrames is splitFrames, but the last frame may be cut: rest.
+// wholeFrames cuts what a node sent into the payloads of its frames. rest is a
+// frame that the connection's end cut.
 func wholeFrames(b []byte) (out [][]byte, rest []byte) {
 	for len(b) >= 4 && int64(len(b)) >= 4+int64(binary.BigEndian.Uint32(b)) {
 		n := 4 + int(binary.BigEndian.Uint32(b))
