@@ -353,6 +353,7 @@ func (l *Log) write() error {
 func (l *Log) markDirty(s *segment, h *handle) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	s.writing = true
 	if s.dirty == nil {
 		s.dirty = h.share()
 	}
@@ -364,6 +365,7 @@ func (l *Log) publish() (flushed, sync bool) {
 	w, s := l.writer, l.active()
 	end := w.next
 	l.mu.Lock()
+	s.writing = false
 	records := int64(0)
 	for _, v := range w.vecs {
 		b := batch.Batch(v)

@@ -40,6 +40,10 @@ type segment struct {
 	// dirty is file's handle with one pin, while synced < size (D5).
 	dirty *handle
 
+	// writing: the file has a write that size does not have yet. A sync that ends in
+	// between covers all of size and yet not the file: dirty must stay.
+	writing bool
+
 	index table // batches' last offsets and positions
 	times table // largest timestamps so far
 	txns  table // aborted transactions; unlike the others it has no tail

@@ -371,7 +371,7 @@ func (l *Log) settle(j *syncJob, err error) (raised bool) {
 	if err == nil && l.disk.failure.Load() == nil {
 		for _, f := range j.files {
 			f.s.synced = max(f.s.synced, min(f.size, f.s.size))
-			if f.s.dirty != nil && f.s.synced == f.s.size {
+			if f.s.dirty != nil && f.s.synced == f.s.size && !f.s.writing {
 				f.s.dirty.unpin()
 				f.s.dirty = nil
 			}
