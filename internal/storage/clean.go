@@ -301,7 +301,7 @@ func (r *cleaning) do(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	aborted, err := l.Aborted(0, r.upper)
+	aborted, err := l.Aborted(0, r.to) // the last segment may reach beyond upper
 	if err != nil {
 		return err
 	}

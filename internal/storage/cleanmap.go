@@ -31,8 +31,9 @@ type keySlot struct {
 }
 
 const (
-	slotSize = 24
-	minSlots = 1024
+	slotSize   = 24
+	firstSlots = 1024 // that a map begins with
+	minSlots   = 16   // that it may have, however little memory there is
 )
 
 // newKeyMap makes a map of at most so many bytes, but not less than minSlots.
@@ -40,7 +41,8 @@ func newKeyMap(bytes int64, load float64) *keyMap {
 	if load <= 0 || load > 0.99 {
 		load = 0.9
 	}
-	return &keyMap{limit: int(max(bytes/slotSize, minSlots)), load: load, slots: make([]keySlot, minSlots)}
+	limit := int(max(bytes/slotSize, minSlots))
+	return &keyMap{limit: limit, load: load, slots: make([]keySlot, min(limit, firstSlots))}
 }
 
 func hashKey(key []byte) (a, b uint64) {

@@ -57,6 +57,7 @@ func (l *Log) writeOut(final bool) error {
 	s := l.active()
 	l.mu.Lock()
 	busy := l.writer != nil || s.dirty != nil || l.sync.synced < l.EndOffset() || l.sync.epochs || len(l.aux) > 0 ||
+		l.sync.served < l.sync.asked || // a job may not have begun, and would find the log closed
 		final && s.maxTime > s.lastTime // recovery leaves the last time entry out
 	l.mu.Unlock()
 	if !busy && (!final || l.noProducers || l.snapshot >= l.EndOffset() || s.size == 0) {
