@@ -15,8 +15,7 @@ const (
 	loadBytes = 1 << 20  // read at once
 	loadMax   = 64 << 20 // one batch's decompressed body
 
-	// reloadPause is how long a machine rests that could not write what loading
-	// has decided.
+	// reloadPause is how long a Shard rests that could not write.
 	reloadPause = time.Second
 )
 

@@ -158,7 +158,7 @@ func (s *Shard) pushLocked(e event) {
 }
 
 // live loads the machine and works. After a decision that could not be written it
-// begins again, with a pause if that was what loading decided.
+// begins again, with a pause: the same decision may be due at once.
 func (s *Shard) live() {
 	for {
 		if err := s.load(); err != nil {
@@ -168,24 +168,24 @@ func (s *Shard) live() {
 			s.end()
 			return
 		}
-		err := s.settle()
-		if err != nil {
+		if err := s.settle(); err != nil {
 			s.fail(nil, err)
-			s.pause()
-			continue
+		} else {
+			s.mu.Lock()
+			s.loading = false
+			s.mu.Unlock()
+			if s.serve() {
+				return
+			}
 		}
-		s.mu.Lock()
-		s.loading = false
-		s.mu.Unlock()
-		if s.serve() {
-			return
-		}
+		s.pause()
 	}
 }
 
 // run is what the goroutine of a Shard that was idle does.
 func (s *Shard) run() {
 	if !s.serve() {
+		s.pause()
 		s.live()
 	}
 }
