@@ -17,7 +17,7 @@ type Broker struct {
 	Features    []FeatureRange    // levels that it can work with
 	Rack        *string           // nil: none
 	Dirs        []model.UUID      // usable log folders
-	Cordoned    []model.UUID      // of these, the ones that get no new replicas
+	Cordoned    []model.UUID      // of these, the ones that get no new replicas; nil: the broker does not say
 
 	Fenced               bool // not shown to clients, leads nothing
 	InControlledShutdown bool // leaving: gives up leadership, takes none
@@ -55,13 +55,14 @@ func (b *Broker) Endpoint(name string) (Endpoint, bool) {
 	return b.Endpoints[i], true
 }
 
-// equal reports whether two registrations are the same in every field.
+// equal reports whether two registrations are the same in every field: their
+// records are.
 func (b *Broker) equal(o *Broker) bool {
 	sameRack := b.Rack == o.Rack || b.Rack != nil && o.Rack != nil && *b.Rack == *o.Rack
 	return b == o || b.ID == o.ID && b.Epoch == o.Epoch && b.Incarnation == o.Incarnation && sameRack &&
 		b.Fenced == o.Fenced && b.InControlledShutdown == o.InControlledShutdown && b.MigratingZK == o.MigratingZK &&
 		slices.Equal(b.Endpoints, o.Endpoints) && slices.Equal(b.Features, o.Features) &&
-		slices.Equal(b.Dirs, o.Dirs) && slices.Equal(b.Cordoned, o.Cordoned)
+		slices.Equal(b.Dirs, o.Dirs) && slices.Equal(b.Cordoned, o.Cordoned) && (b.Cordoned == nil) == (o.Cordoned == nil)
 }
 
 func newBroker(r *record.RegisterBrokerRecord) *Broker {

@@ -326,3 +326,17 @@ func TestApplyRefusesThePast(t *testing.T) {
 		t.Error("a snapshot that ends inside a transaction is accepted")
 	}
 }
+
+// A broker that had not said which folders are cordoned, and then says none:
+// the records differ, so the delta names it.
+func TestCordonedNullAndEmptyDiffer(t *testing.T) {
+	said := &record.RegisterBrokerRecord{BrokerID: 1, CordonedLogDirs: []model.UUID{}}
+	was, _, err := Empty().Apply(0, 1, []record.Metadata{&record.RegisterBrokerRecord{BrokerID: 1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, d, err := was.Apply(1, 1, []record.Metadata{said})
+	if _, ok := d.Brokers[1]; err != nil || !ok {
+		t.Errorf("the delta names brokers %v, want 1; error %v", d.Brokers, err)
+	}
+}
