@@ -531,7 +531,7 @@ func (r *cleaning) rewrite(ctx context.Context, group []*segment) (err error) {
 	}
 	err = l.replace(group, o)
 	r.gen = o.gen
-	drop = errors.Is(err, errMoved) || errors.Is(err, ErrClosed)
+	drop = errors.Is(err, errMoved) || errors.Is(err, ErrClosed) || errors.Is(err, ErrFull)
 	return err
 }
 

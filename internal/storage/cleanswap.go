@@ -29,7 +29,7 @@ import (
 // missing sees that the segments changed (Log.gen) and looks again.
 //
 // Steps 2 to 4 are one operation of the log's writer, so nothing else changes the
-// segments meanwhile; appends wait for three syncs of names.
+// segments meanwhile; appends wait for four syncs of names.
 
 // output is a new segment while it is written. Its files stay open, pinned, until
 // they have their names.
@@ -185,6 +185,9 @@ func (l *Log) replace(group []*segment, o *output) error {
 		if !whole {
 			return errMoved
 		}
+		if err := o.commit(); err != nil {
+			return err
+		}
 		err := l.swapIn(group, i, o)
 		if err != nil && !errors.Is(err, ErrFailed) {
 			err = l.disk.fail(fmt.Errorf("compacting %s: %w", l.dir, err))
@@ -193,23 +196,41 @@ func (l *Log) replace(group []*segment, o *output) error {
 	})
 }
 
-// swapIn is steps 2 to 4, on the writer. i is the group's place.
-func (l *Log) swapIn(group []*segment, i int, o *output) error {
-	rename := func(from, to string, suffixes ...string) error {
-		for _, suffix := range suffixes {
-			if !o.has(suffix) {
-				continue
-			}
-			name := l.name(o.s.base, suffix)
-			if err := l.disk.fs.Rename(name+from, name+to); err != nil {
-				return err
-			}
+// rename gives the files with these suffixes other names.
+func (o *output) rename(from, to string, suffixes ...string) error {
+	for _, suffix := range suffixes {
+		if !o.has(suffix) {
+			continue
 		}
-		return l.disk.fs.SyncDir(l.dir)
+		name := o.l.name(o.s.base, suffix)
+		if err := o.l.disk.fs.Rename(name+from, name+to); err != nil {
+			return err
+		}
 	}
-	if err := rename(cleanedSuffix, swapSuffix, outputFiles[:]...); err != nil {
-		return err
+	return nil
+}
+
+// commit is step 2. If a name cannot be had, nothing has changed.
+func (o *output) commit() error {
+	disk := o.l.disk
+	err := o.rename(cleanedSuffix, swapSuffix, outputFiles[:]...)
+	if err == nil {
+		if err := disk.fs.SyncDir(o.l.dir); err != nil {
+			return disk.fail(err)
+		}
+		return nil
 	}
+	// While the one that failed is there as .cleaned, the others do not count.
+	for _, suffix := range outputFiles {
+		if rerr := removeFile(disk.fs, o.l.name(o.s.base, suffix+swapSuffix)); rerr != nil {
+			return disk.fail(errors.Join(err, rerr))
+		}
+	}
+	return disk.writeError(err)
+}
+
+// swapIn is steps 3 and 4, on the writer. i is the group's place.
+func (l *Log) swapIn(group []*segment, i int, o *output) error {
 	l.mu.Lock()
 	l.segments = slices.Concat(l.segments[:i], []*segment{o.s}, l.segments[i+len(group):])
 	l.gen++
@@ -223,7 +244,7 @@ func (l *Log) swapIn(group []*segment, i int, o *output) error {
 	if err := l.disk.fs.SyncDir(l.dir); err != nil {
 		return err
 	}
-	if err := rename(swapSuffix, "", logSuffix); err != nil {
+	if err := errors.Join(o.rename(swapSuffix, "", logSuffix), l.disk.fs.SyncDir(l.dir)); err != nil {
 		return err
 	}
 	for _, s := range group[1:] { // opening would look for a segment there
@@ -231,7 +252,7 @@ func (l *Log) swapIn(group []*segment, i int, o *output) error {
 			return err
 		}
 	}
-	return rename(swapSuffix, "", outputFiles[1:]...)
+	return errors.Join(o.rename(swapSuffix, "", outputFiles[1:]...), l.disk.fs.SyncDir(l.dir))
 }
 
 // modTime is when a segment's file was last written.
