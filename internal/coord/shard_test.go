@@ -206,9 +206,12 @@ func TestWhatLoadingDecidesIsTriedAgain(t *testing.T) {
 		b.made.onLoaded = func() []Record { return []Record{note("g", "loaded")} }
 		b.open()
 		time.Sleep(3*reloadPause + reloadPause/2)
+		synctest.Wait()
+		b.made.mu.Lock()
 		if b.made.machines != 4 {
 			t.Errorf("loading was tried %d times in 3 pauses", b.made.machines)
 		}
+		b.made.mu.Unlock()
 		b.do("early", "g", "read")
 		b.want("early", ErrLoading.Error())
 		b.log.set(func() { b.log.refuse = nil })
@@ -241,6 +244,7 @@ func TestLoadingRefusesUntilItsEndIsCommitted(t *testing.T) {
 		synctest.Wait()
 		l.commit(2) // the change's record
 		b.want("ready", "x")
+		synctest.Wait()
 		if len(b.made.deltas) != 1 {
 			t.Error("a change during loading is lost")
 		}
