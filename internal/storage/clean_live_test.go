@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -27,6 +26,7 @@ func TestReadersDoNotNoticeACompaction(t *testing.T) {
 	f := openFolder(t, mem)
 	l := openPart(t, f, LogConfig{SegmentBytes: 2000, IndexInterval: 200, Compact: true, DeleteDelayMs: -1, FlushMessages: Never})
 	var stop atomic.Bool
+	var cleanings atomic.Int64
 	var wg sync.WaitGroup
 	fail := func(format string, args ...any) {
 		stop.Store(true)
@@ -34,7 +34,7 @@ func TestReadersDoNotNoticeACompaction(t *testing.T) {
 	}
 	wg.Go(func() { // appends: key = offset mod 13, value = offset
 		seq := int32(0)
-		for i := 0; !stop.Load() && i < 4000; i++ {
+		for i := 0; !stop.Load() && cleanings.Load() < 15; i++ {
 			o := batch.Plain(0, 0)
 			txn := i%5 == 0
 			if txn {
@@ -50,7 +50,6 @@ func TestReadersDoNotNoticeACompaction(t *testing.T) {
 		}
 		stop.Store(true)
 	})
-	cleanings := 0
 	wg.Go(func() {
 		c := f.NewCleaner(CleanerConfig{IOBuffer: 4096})
 		for now := int64(1000); !stop.Load(); now += 700 {
@@ -62,7 +61,7 @@ func TestReadersDoNotNoticeACompaction(t *testing.T) {
 				fail("housekeeping: %v", err)
 			}
 			if more {
-				cleanings++
+				cleanings.Add(1)
 			}
 		}
 	})
@@ -70,10 +69,6 @@ func TestReadersDoNotNoticeACompaction(t *testing.T) {
 		wg.Go(func() { readBeside(l, uint64(r), &stop, fail) })
 	}
 	wg.Wait()
-	if cleanings < 10 {
-		t.Errorf("only %d compactions", cleanings)
-	}
-	t.Logf("%d compactions", cleanings)
 }
 
 func readBeside(l *Log, seed uint64, stop *atomic.Bool, fail func(string, ...any)) {
@@ -179,15 +174,20 @@ func TestACheckpointDuringARemovalKeepsTheStart(t *testing.T) {
 	if err := l.RaiseStart(5); err != nil {
 		t.Fatal(err)
 	}
+	var removed atomic.Int64
 	var clone *vfs.Mem
+	var once sync.Once
 	mem.OnOp(func(op vfs.Op) {
-		gone, err := mem.Stat(filepath.Join(partDir(), "00000000000000000000.log"))
-		if op.Kind == vfs.OpSyncDir && op.Path == partDir() && gone == nil && err != nil && clone == nil {
-			clone = mem.CrashClone(nil) // not again
-			if err := f.Checkpoint(); err != nil {
-				t.Error(err)
-			}
-			clone = mem.CrashClone(nil)
+		if op.Kind == vfs.OpRename && strings.HasSuffix(op.To, logSuffix+deletedSuffix) {
+			removed.Add(1)
+		}
+		if op.Kind == vfs.OpSyncDir && op.Path == partDir() && removed.Load() == 5 {
+			once.Do(func() {
+				if err := f.Checkpoint(); err != nil {
+					t.Error(err)
+				}
+				clone = mem.CrashClone(nil)
+			})
 		}
 	})
 	if err := f.Trim(); err != nil {
