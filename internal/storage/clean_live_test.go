@@ -167,7 +167,7 @@ func TestSegmentSizeDoesNotMatterToCompaction(t *testing.T) {
 func TestACheckpointDuringARemovalKeepsTheStart(t *testing.T) {
 	mem := vfs.NewMem()
 	f := openFolder(t, mem)
-	l := openPart(t, f, LogConfig{SegmentBytes: 150, DeleteDelayMs: -1})
+	l := openPart(t, f, LogConfig{SegmentBytes: 100, DeleteDelayMs: -1})
 	for i := range 10 {
 		lead(t, l, plain(1, int64(i), "text"))
 	}
@@ -197,7 +197,7 @@ func TestACheckpointDuringARemovalKeepsTheStart(t *testing.T) {
 	if clone == nil {
 		t.Fatal("the folder of the log was not synced")
 	}
-	if again := openPart(t, openFolder(t, clone), LogConfig{SegmentBytes: 150}); again.StartOffset() != 5 {
+	if again := openPart(t, openFolder(t, clone), LogConfig{SegmentBytes: 100}); again.StartOffset() != 5 {
 		t.Errorf("the log begins at %d, confirmed was 5", again.StartOffset())
 	}
 }
