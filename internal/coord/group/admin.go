@@ -84,8 +84,6 @@ func (m *Machine) delete(env coord.Env, req *kmsg.DeleteGroupsRequest) coord.Res
 	g := m.get(id)
 	d := m.begin(env, g)
 	switch {
-	case id == "":
-		out.ErrorCode = kerr.InvalidGroupID.Code
 	case g == nil:
 		out.ErrorCode = kerr.GroupIDNotFound.Code
 	case g.classic.state != empty:

@@ -29,6 +29,7 @@ type client struct {
 	leads     bool
 	others    []string
 	silent    bool
+	old       bool // joins without asking for an id first
 	highest   int32
 }
 
@@ -46,6 +47,10 @@ func (c *client) join(h *history) {
 	r := kmsg.NewPtrJoinGroupRequest()
 	r.Group, r.MemberID, r.InstanceID, r.ProtocolType = "g", c.id, c.instance, "consumer"
 	r.SessionTimeoutMillis, r.RebalanceTimeoutMillis = 10000, 20000
+	version := int16(9)
+	if c.old {
+		version = 3
+	}
 	for _, p := range c.protocols {
 		jp := kmsg.NewJoinGroupRequestProtocol()
 		jp.Name, jp.Metadata = p, []byte("meta "+p)
@@ -53,7 +58,7 @@ func (c *client) join(h *history) {
 	}
 	c.asked, c.joined, c.synced = true, false, false
 	asked := c.id
-	c.w.do(r, 9, func(resp kmsg.Response) {
+	c.w.do(r, version, func(resp kmsg.Response) {
 		c.asked = false
 		j := resp.(*kmsg.JoinGroupResponse)
 		switch code(j.ErrorCode) {
@@ -182,14 +187,18 @@ func TestMembersAlwaysComeToAnAgreement(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := newWorld(t)
 		w.cfg.MaxSize = 10
+		w.cfg.InitialDelay = time.Duration(rapid.IntRange(0, 1).Draw(t, "delay")) * w.cfg.InitialDelay
 		w.load()
 		w.change(w.create("t", 4)...)
 		h := &history{assigned: map[string]string{}, leader: map[int32]string{}, commits: map[int32]int64{}}
 		var all []*client
 		for i := range rapid.IntRange(1, 5).Draw(t, "members") {
 			c := &client{w: w, name: fmt.Sprint("m", i), protocols: []string{"range"}}
-			if rapid.Bool().Draw(t, "static") {
+			switch rapid.IntRange(0, 2).Draw(t, "kind") {
+			case 1:
 				c.instance = &c.name
+			case 2:
+				c.old = true
 			}
 			all = append(all, c)
 		}

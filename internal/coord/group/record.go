@@ -65,7 +65,7 @@ func (d *decision) writeEmpty() {
 }
 
 // replayGroup takes a GroupMetadata record. While the machine is live the members
-// are there already, as they are newer than the record.
+// are there already, and may be newer than the record.
 func (m *Machine) replayGroup(r coord.Record) {
 	var key kmsg.GroupMetadataKey
 	if key.ReadFrom(r.Key) != nil {
@@ -85,7 +85,7 @@ func (m *Machine) replayGroup(r coord.Record) {
 		return
 	}
 	g := m.make(key.Group)
-	if m.live && v.Generation == g.classic.generation {
+	if m.live {
 		return
 	}
 	c := newClassic()

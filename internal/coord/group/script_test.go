@@ -147,6 +147,10 @@ func (w *world) play(line string) {
 			w.cfg.OffsetsRetention = must(time.ParseDuration(a.words[0]))
 			w.m.cfg = w.cfg
 		},
+		"delay": func(a args) {
+			w.cfg.InitialDelay = must(time.ParseDuration(a.words[0]))
+			w.m.cfg = w.cfg
+		},
 		"topic": func(a args) { w.change(w.create(a.words[0], a.num("partitions", 2))...) },
 		"drop": func(a args) {
 			t, _ := w.img.Topic(a.words[0])
