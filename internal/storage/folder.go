@@ -511,7 +511,8 @@ func (f *Folder) writeOffsets(name string, offsets map[model.TopicPartition]mode
 }
 
 // Close closes all logs, writes the checkpoints and then, if all of that worked,
-// the mark of a clean stop with this broker epoch.
+// the mark of a clean stop with this broker epoch. Without the mark the next start
+// recovers every log: so it does if this one was to, and some log was not opened.
 func (f *Folder) Close(epoch model.BrokerEpoch) error {
 	f.mu.Lock()
 	if f.closed {
@@ -525,6 +526,10 @@ func (f *Folder) Close(epoch model.BrokerEpoch) error {
 			logs = append(logs, l)
 		}
 	}
+	sound := true
+	for tp := range f.dirs {
+		sound = sound && (f.clean || f.logs[tp] != nil)
+	}
 	f.mu.Unlock()
 	err := f.closeLogs(logs)
 	if err == nil {
@@ -534,7 +539,7 @@ func (f *Folder) Close(epoch model.BrokerEpoch) error {
 		err = f.writePoints()
 	}
 	f.disk.Close()
-	if err == nil {
+	if err == nil && sound {
 		err = vfs.WriteFileSync(f.disk.fs, filepath.Join(f.path, cleanFile), appendClean(nil, epoch), 0o644)
 	}
 	lockName := filepath.Join(f.path, lockFile)

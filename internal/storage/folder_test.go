@@ -448,3 +448,55 @@ func TestLeftoversOfACompaction(t *testing.T) {
 		}
 	})
 }
+
+// A stop in order means nothing for a log that was never opened since a crash: it has
+// still to be recovered.
+func TestAFolderWithLogsThatWereNotRecoveredIsNotClean(t *testing.T) {
+	mem := vfs.NewMem()
+	l := openPart(t, openFolder(t, mem), LogConfig{})
+	put(l, &Append{Batch: plain(3, 1, "x")})
+	if err := l.Sync(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	crashed := mem.CrashClone(nil)
+	reopen := func(want bool) *Folder {
+		t.Helper()
+		f := openFolder(t, crashed)
+		if clean, _ := f.Clean(); clean != want {
+			t.Fatalf("clean: %v, want %v", clean, want)
+		}
+		return f
+	}
+	closeFolder(t, reopen(false)) // a start that failed before it opened the log
+	f := reopen(false)
+	openPart(t, f, LogConfig{})
+	closeFolder(t, f)
+	closeFolder(t, reopen(true)) // what was clean stays so if it is not opened
+	closeFolder(t, reopen(true))
+}
+
+// A reader without room for a byte gets nothing, and does not look for it in one
+// segment after another.
+func TestReadWithoutRoomOpensNoSegments(t *testing.T) {
+	f := openFolder(t, vfs.NewMem())
+	l := openPart(t, f, LogConfig{SegmentBytes: 200})
+	for range 20 {
+		put(l, &Append{Batch: plain(1, 1, strings.Repeat("x", 100))})
+	}
+	if err := l.Sync(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	closeFolder(t, f)
+	f = openFolder(t, f.disk.fs)
+	l = openPart(t, f, LogConfig{SegmentBytes: 200})
+	f.disk.files.sweep()
+	f.disk.files.sweep()
+	before := f.disk.files.open()
+	c, err := l.Read(0, l.EndOffset(), 0, false)
+	if err != nil || c.Len() != 0 {
+		t.Fatalf("%d bytes, %v", c.Len(), err)
+	}
+	if n := f.disk.files.open() - before; n != 0 {
+		t.Fatalf("%d files were opened", n)
+	}
+}

@@ -131,6 +131,9 @@ func (l *Log) read(from, limit model.Offset, maxBytes int64, minOne bool) (Chunk
 	limit = min(limit, end)
 	i := l.findLocked(from)
 	l.mu.Unlock()
+	if maxBytes <= 0 && !minOne {
+		return Chunk{}, nil
+	}
 	for from < limit {
 		v, ok := l.viewAt(gen, i)
 		if !ok {
