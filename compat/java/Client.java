@@ -32,6 +32,7 @@ import org.apache.kafka.common.serialization.ByteArraySerializer;
  * produce ADDR FILE TOPIC=CODEC…  sends the records of FILE to each topic, idempotently (the client's default)
  * consume ADDR DIR TOPIC…         writes every record of each topic to DIR/TOPIC, without a group
  * digest ADDR TOPIC               count, bytes and SHA-256 of each partition's values, a newline after each
+ * group ADDR GROUP PROTOCOL TOPIC N  reads N records as a member of a group, commits and leaves; one value a line
  * admin ADDR                      creates, describes and deletes topics, and prints what it saw
  *
  * A record is a line: partition, timestamp, key, value, headers; hexadecimal, "-" for null; headers are
@@ -54,6 +55,7 @@ public class Client {
                 for (int i = 3; i < args.length; i++) consume(addr, Path.of(args[2]), args[i]);
             }
             case "digest" -> digest(addr, args[2]);
+            case "group" -> group(addr, args[2], args[3], args[4], Integer.parseInt(args[5]));
             case "admin" -> admin(addr);
             default -> throw new IllegalArgumentException(args[0]);
         }
@@ -149,6 +151,24 @@ public class Client {
             s.bytes += r.value().length + 1;
         });
         sums.forEach((p, s) -> System.out.println(p + " " + s.count + " " + s.bytes + " " + HEX.formatHex(s.sha.digest())));
+    }
+
+    static void group(String addr, String group, String protocol, String topic, int n) throws Exception {
+        Map<String, Object> config = new TreeMap<>(Map.of("bootstrap.servers", addr, "group.id", group, "auto.offset.reset", "earliest",
+            "enable.auto.commit", "false", "fetch.max.wait.ms", "100", "session.timeout.ms", "10000", "max.poll.records", "7"));
+        if (!protocol.isEmpty()) config.put("partition.assignment.strategy", "org.apache.kafka.clients.consumer." + protocol);
+        try (var consumer = new KafkaConsumer<>(config, new ByteArrayDeserializer(), new ByteArrayDeserializer())) {
+            consumer.subscribe(List.of(topic));
+            long begun = System.nanoTime();
+            for (int got = 0; got < n; ) {
+                for (var r : consumer.poll(Duration.ofMillis(500))) {
+                    if (got++ < n) System.out.println(new String(r.value(), StandardCharsets.UTF_8));
+                    if (got == n) consumer.commitSync(Map.of(new TopicPartition(topic, r.partition()), new org.apache.kafka.clients.consumer.OffsetAndMetadata(r.offset() + 1, "the last")));
+                    else if (got < n) consumer.commitAsync(Map.of(new TopicPartition(topic, r.partition()), new org.apache.kafka.clients.consumer.OffsetAndMetadata(r.offset() + 1)), null);
+                }
+                if (System.nanoTime() - begun > Duration.ofMinutes(1).toNanos()) throw new IllegalStateException(got + " of " + n + " records after a minute");
+            }
+        }
     }
 
     /** The name of the error that the call ends with, or "ok". */
