@@ -3,14 +3,13 @@ package coord
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
-
-	"log/slog"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
