@@ -205,7 +205,7 @@ func (f *fetch) park(wait time.Duration) bool {
 	})
 	for i := range f.items {
 		it := &f.items[i]
-		it.where.Park(poll, it.slice.High)
+		it.where.Park(poll, &it.slice)
 	}
 	if f.s.ctx.Err() != nil && poll.Cancel() { // closed while parking: nobody will wake us
 		f.turn.Add(1)

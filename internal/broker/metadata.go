@@ -78,13 +78,14 @@ func (b *Broker) Load(img *image.Image) error {
 // Apply takes the next image. Called by the metadata goroutine, in order.
 func (b *Broker) Apply(img *image.Image, d *image.Delta) {
 	t := b.topics.Load().clone()
-	for id, change := range d.Topics {
+	for id, change := range d.Topics { // first: another topic may have the name already
 		if change.Deleted {
 			b.drop(t, id)
-			continue
 		}
+	}
+	for id, change := range d.Topics {
 		topic, ok := img.TopicByID(id)
-		if !ok {
+		if change.Deleted || !ok {
 			continue
 		}
 		for index := range change.Partitions {

@@ -132,10 +132,10 @@ type Poll struct {
 }
 
 // Park makes the poll wait for the partition's next event. It fires at once if
-// the high watermark is no longer what the caller saw.
-func (p *Partition) Park(poll *Poll, sawHigh model.Offset) {
+// the high watermark or the role are no longer what the caller's Read saw.
+func (p *Partition) Park(poll *Poll, saw *Slice) {
 	p.mu.Lock()
-	changed := p.High() != sawHigh || p.role.Load().Dead != nil
+	changed := p.High() != saw.High || p.role.Load() != saw.Role
 	if !changed {
 		if p.polls == nil {
 			p.polls = make(map[*Poll]struct{})

@@ -30,6 +30,7 @@ type Write struct {
 
 	p    *Partition
 	next *Write // link in one of the partition's lists; guarded by its mu
+	late error  // from Abandon, which came before it could wait; guarded by p's mu
 }
 
 // NewWrite makes a Write that reports to finish.
@@ -45,7 +46,7 @@ func NewWrite(finish func(*Write)) *Write {
 //
 // Order: writes of one caller are appended in the order of the calls.
 func (p *Partition) Write(w *Write, records []byte, now int64) {
-	w.p = p
+	w.p, w.late = p, nil
 	w.Append.Err = nil
 	role, err := p.Lead(model.NoEpoch)
 	if err != nil {
@@ -113,13 +114,17 @@ func (w *Write) written(*storage.Append) {
 			err = dead
 		}
 	case w.Acks == AcksAll && p.lead.High() < w.End:
-		p.onHigh.push(w)
-		p.mu.Unlock()
-		return
+		if err = w.late; err == nil {
+			p.onHigh.push(w)
+			p.mu.Unlock()
+			return
+		}
 	case w.Acks != AcksAll && p.log.FlushedOffset() < w.End:
-		p.onFlush.push(w)
-		p.mu.Unlock()
-		return
+		if err = w.late; err == nil {
+			p.onFlush.push(w)
+			p.mu.Unlock()
+			return
+		}
 	}
 	p.mu.Unlock()
 	w.finish(err)
@@ -130,12 +135,14 @@ func (w *Write) finish(err error) {
 	w.Finish(w)
 }
 
-// Abandon takes a write that still waits out of the queue and finishes it with
-// err, ErrTimeout for example. A write that is done already is left alone.
+// Abandon ends a write that still waits with err, ErrTimeout for example; one that
+// is on its way into the file when it is there, if it would have to wait then. A
+// write that is done already is left alone; it must not be handed to Write meanwhile.
 func (w *Write) Abandon(err error) {
 	p := w.p
 	p.mu.Lock()
 	waits := p.onHigh.remove(w) || p.onFlush.remove(w)
+	w.late = err
 	p.mu.Unlock()
 	if waits {
 		w.finish(err)
