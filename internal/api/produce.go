@@ -18,7 +18,8 @@ import (
 // partitions. v5 log start offset in the answer, v8 record errors (KIP-467), v9
 // flexible, v10 leader hints (KIP-951), v13 topic ids. Rules: KAFKA.md 3.5.
 //
-// Transactional batches are refused while there is no transaction coordinator.
+// Transactional batches are refused while there is no transaction coordinator, and
+// batches for internal topics from everyone: Kafka lets its admin client write there.
 func (c call) produce() {
 	p := c.s.produces.Get().(*produce)
 	p.r = c.Request
@@ -188,6 +189,8 @@ func (p *produce) startPart(img *image.Image, topic *broker.Topic, err error, pa
 		err = missing(img, topic, part.index)
 	case p.acks < -1 || p.acks > 1:
 		err = kerr.InvalidRequiredAcks
+	case model.InternalTopic(topic.Name): // coordinators write there, and nobody between
+		err = kerr.InvalidTopicException
 	default:
 		err = p.admit(part)
 	}
@@ -270,6 +273,9 @@ func (p *produce) done() {
 func (p *produce) release() {
 	for _, part := range p.parts[:p.used] {
 		part.records, part.Batch, part.topic, part.where = nil, nil, nil, nil
+	}
+	if p.used > keptPartitions || cap(p.topics) > keptPartitions {
+		p.parts, p.topics = nil, nil
 	}
 	clear(p.topics)
 	p.used, p.r = 0, nil

@@ -155,3 +155,27 @@ func TestParkingAfterARoleChangeFiresAtOnce(t *testing.T) {
 		t.Fatal("the poll is parked, although its answer is another by now")
 	}
 }
+
+// What a coordinator is told of an append that failed in part: that, and nothing more.
+func TestACoordinatorsAppendThatFailsInPartIsNotCommitted(t *testing.T) {
+	w := newWorld(t, nil)
+	id := model.UUID{9}
+	w.apply(topicRecord("t", id), partitionRecord(id, 0, 1))
+	p := w.b.Topic("t").Partition(0)
+	var written []error
+	log := shardLog{p}
+	log.Append([]batch.Batch{{1, 2, 3}, plainBatch()}, 0,
+		func(_ model.Offset, err error) { written = append(written, err) },
+		func(error) { t.Error("told that it is committed") })
+	if err := p.log.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	landed := make(chan error, 1) // after what waited before it
+	log.Append([]batch.Batch{plainBatch(), plainBatch()}, 0, func(model.Offset, error) {}, func(err error) { landed <- err })
+	if err := <-landed; err != nil {
+		t.Fatal(err)
+	}
+	if len(written) != 1 || written[0] == nil {
+		t.Fatalf("written: %v, want one error", written)
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"ottla.dev/ottla/internal/coord"
 	"ottla.dev/ottla/internal/image"
 	"ottla.dev/ottla/internal/model"
+	"ottla.dev/ottla/internal/storage"
 )
 
 // ErrNoCoordinator means that the internal topic of a coordinator is not there.
@@ -171,6 +172,7 @@ func (l shardLog) Append(batches []batch.Batch, epoch model.Epoch, written func(
 			written(end, err)
 		}
 	}
+	appends := make([]*storage.Append, len(batches))
 	for i, b := range batches {
 		w := NewWrite(nil)
 		inFile := false
@@ -180,12 +182,18 @@ func (l shardLog) Append(batches []batch.Batch, epoch model.Epoch, written func(
 			case !inFile:
 				one(w.End, w.Err)
 			case i == len(batches)-1:
-				committed(w.Err)
+				mu.Lock()
+				whole := failed == nil
+				mu.Unlock()
+				if whole {
+					committed(w.Err)
+				}
 			}
 		}
 		w.p, w.Acks, w.Batch, w.Epoch, w.Append.Err = l.p, AcksAll, b, epoch, nil
-		l.p.log.Append(&w.Append)
+		appends[i] = &w.Append
 	}
+	l.p.log.AppendAll(appends...)
 }
 
 // Committed waits for the high watermark; see coord.Log.

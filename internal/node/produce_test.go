@@ -203,3 +203,14 @@ func TestLogAppendTime(t *testing.T) {
 		t.Errorf("on disk: append time bit %v, max timestamp %d", b.LogAppendTime(), b.MaxTimestamp())
 	}
 }
+
+// As in Kafka, clients do not write to the topics that coordinators keep their state in.
+func TestProducingToInternalTopicsIsRefused(t *testing.T) {
+	c := start(t, nil, map[string]string{"offsets.topic.num.partitions": "1", "offsets.topic.replication.factor": "1"}).dial()
+	find := kmsg.NewPtrFindCoordinatorRequest()
+	find.CoordinatorKeys = []string{"g"}
+	do[*kmsg.FindCoordinatorResponse](c, find, 4)
+	if p := c.produce("__consumer_offsets", 1, build(plain(), "x")); p.ErrorCode != kerr.InvalidTopicException.Code {
+		t.Fatalf("error %d, want %d", p.ErrorCode, kerr.InvalidTopicException.Code)
+	}
+}
