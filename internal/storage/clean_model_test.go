@@ -265,7 +265,7 @@ func (m *cleanModel) compact(rt *rapid.T) {
 	if !more {
 		rt.Fatalf("compaction to %d was put off", to)
 	}
-	m.apply(newest, upper, limit)
+	m.apply(newest, upper, limit, to)
 	m.dirty = mark
 }
 
@@ -305,7 +305,7 @@ func (m *cleanModel) newestOfEachKey(to model.Offset) (newest map[string]model.O
 }
 
 // apply is what compaction must do to the batches below limit.
-func (m *cleanModel) apply(newest map[string]model.Offset, upper, limit model.Offset) {
+func (m *cleanModel) apply(newest map[string]model.Offset, upper, limit, to model.Offset) {
 	data := map[int]bool{} // transactions that still have data
 	for _, b := range m.batches {
 		data[b.txn] = data[b.txn] || !b.marker
@@ -333,7 +333,7 @@ func (m *cleanModel) apply(newest map[string]model.Offset, upper, limit model.Of
 		}
 		rebuilt := len(keep) < len(b.records)
 		if p := m.producers[b.id]; len(keep) == 0 {
-			needed := b.last+1 == upper
+			needed := b.last+1 == upper || b.last+1 == to
 			if p != nil && p.lastData >= 0 {
 				needed = needed || p.lastData == b.last
 			} else if p != nil {

@@ -18,8 +18,8 @@ import (
 //     the first that meets a transaction marker without any data left before it.
 //   - Data of aborted transactions goes at once, its marker like any other.
 //   - The last batch of each producer stays, if need be without records, because the
-//     producer's state is made from it; so does the last one below upper, because the
-//     end of what was compacted must be known.
+//     producer's state is made from it; so do the last one below upper and the
+//     last one of all, because the end of what was compacted must be known.
 
 // verdict is what becomes of a batch.
 type verdict int8
@@ -36,6 +36,7 @@ type rules struct {
 	codecs *batch.Codecs
 	keys   *keyMap
 	upper  model.Offset // the map has the keys of what is below
+	end    model.Offset // of what may be compacted, upper or above; the log may end there
 	now    int64        // milliseconds
 	delay  int64        // delete.retention.ms
 	last   map[int64]lastOf
@@ -113,7 +114,7 @@ func (r *rules) stays(rec *batch.Record, dead bool) bool {
 
 // needed tells whether the batch must stay even without records.
 func (r *rules) needed(b batch.Batch) bool {
-	if b.NextOffset() == r.upper {
+	if next := b.NextOffset(); next == r.upper || next == r.end {
 		return true
 	}
 	by := b.Producer()
