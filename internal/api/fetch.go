@@ -126,7 +126,7 @@ func (f *fetch) look() {
 	for {
 		bytes, urgent := f.read()
 		wait := time.Until(f.deadline)
-		if urgent || bytes >= int64(f.ask.minBytes) || wait <= 0 || len(f.items) == 0 || f.s.ctx.Err() != nil || f.abandoned() {
+		if urgent || bytes >= min(int64(f.ask.minBytes), f.byteCap) || wait <= 0 || len(f.items) == 0 || f.s.ctx.Err() != nil || f.abandoned() {
 			f.respond()
 			return
 		}

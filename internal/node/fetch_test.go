@@ -202,3 +202,18 @@ func TestDataOfAnOldSegmentDoesNotWaitForMinBytes(t *testing.T) {
 		t.Fatalf("%d records, want the one of the first segment, at once", len(v))
 	}
 }
+
+// As in Kafka, min.bytes counts up to what the answer may have.
+func TestFullAnswerDoesNotWaitForMinBytes(t *testing.T) {
+	f := start(t, nil, nil)
+	c := f.dial()
+	id := c.create("t", 1)
+	for range 3 {
+		c.produce("t", 1, build(plain(), string(make([]byte, 1000))))
+	}
+	req := fetchRequest("t", id, 0)
+	req.MaxWaitMillis, req.MinBytes, req.MaxBytes = 600000, 1<<30, 2000
+	if n := len(one(do[*kmsg.FetchResponse](c, req, 13)).RecordBatches); n != 2000 {
+		t.Fatalf("%d bytes, want as many as the answer may have", n)
+	}
+}
