@@ -51,7 +51,8 @@ type Source interface {
 
 // Follower is the broker, as seen from here. All calls come from one goroutine.
 type Follower interface {
-	// SetEpoch comes first, with the epoch of this life's registration.
+	// SetEpoch comes first, with the epoch of this life's registration, and again
+	// before each Apply: the broker may have to register again.
 	SetEpoch(model.BrokerEpoch)
 	// Load takes the first image, which has the registration in it.
 	Load(*image.Image) error
@@ -200,6 +201,9 @@ func (l *Link) tail(ctx context.Context) error {
 		img = next
 		switch {
 		case loaded:
+			if epoch := l.registered(); img.Offset() >= model.Offset(epoch) { // it may have registered again
+				l.cfg.Follower.SetEpoch(epoch)
+			}
 			l.cfg.Follower.Apply(img, delta)
 		case img.Offset() >= model.Offset(l.registered()):
 			if err := l.load(img); err != nil {
