@@ -121,7 +121,7 @@ func stress(t *testing.T, dial func() client) {
 		rd.wait = []int32{500, 0, 100, 50, 500, 2, 5, 500}[i]
 		readers.Go(func() { rd.run(i, stop) })
 	}
-	time.Sleep(stallTime()) // not a wait for something: how long the load lasts
+	<-time.After(stallTime()) // how long the load lasts
 	close(stop)
 	producers.Wait()
 	readers.Wait()
