@@ -27,7 +27,7 @@ import (
 // the segments up to there anew (cleanrule.go has the rules), a few neighbours
 // becoming one (cleanswap.go). Then firstDirty moves up, in the folder's checkpoint.
 //
-// What crashes and faults may do: before pass two the recovery point is durable above
+// What crashes and faults may do (D9): before pass two the recovery point is durable above
 // all of it, so that recovery never takes the gaps for losses. A pass that is cut
 // short has compacted the older groups and not the younger ones, never the other way
 // round, so a tombstone never goes before what it deletes; and it is done again,

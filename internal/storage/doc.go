@@ -30,6 +30,10 @@
 //	    place; otherwise a crash could mix old batches among new ones.
 //	D7  What the folder's checkpoints say of a log never exceeds the log: they are
 //	    rewritten before a truncated or new log takes its first append.
+//	D8  A log's start is in the folder's checkpoint before the first segment below it
+//	    goes, and stays there until the removal is durable.
+//	D9  What compaction wrote is durable before it counts (.swap), and the recovery
+//	    point is above all that it replaces: gaps between segments are no losses.
 //
 // An idle partition costs a Log of under 1 KB: no goroutine, no timer, no open
 // file, no buffers. Descriptors are opened on use and evicted by a clock hand;

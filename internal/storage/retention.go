@@ -18,7 +18,7 @@ import (
 // request, move a log's start; Trim removes the segments that lie below the starts of
 // a folder's logs, whatever moved them.
 //
-// Crash safety: the start is in the folder's checkpoint before the first segment below
+// Crash safety (D8): the start is in the folder's checkpoint before the first segment below
 // it goes, so a crash that brings some of the segments back, or leaves a hole among
 // them, does not bring their records back. The checkpoint keeps the start until the
 // folder of the log is synced without them (dropping). One checkpoint serves all logs
