@@ -136,11 +136,22 @@ func (c *Conn) run() {
 	err := c.open()
 	if err == nil {
 		err = c.readLoop()
-		c.flush()
+		c.finish()
 	}
 	c.close(err)
 	c.rd.shrink(&c.srv.pool)
 	c.srv.forget(c)
+}
+
+// finish writes what is answered, or lets whoever writes it come to an end: a peer
+// that has ended its side may still read.
+func (c *Conn) finish() {
+	c.flush()
+	c.mu.Lock()
+	for c.queue.writing && !c.closed {
+		c.wake.Wait()
+	}
+	c.mu.Unlock()
 }
 
 // open prepares the connection: handshake, descriptor, the handler's hook.

@@ -147,16 +147,16 @@ func (s *Server) Serve(ctx context.Context) error {
 // Shutdown stops accepting, lets each connection finish what it has started and
 // closes it. When ctx ends first, it closes what is left and returns ctx's error.
 func (s *Server) Shutdown(ctx context.Context) error {
-	s.stopAccepting()
+	err := s.stopAccepting()
 	for _, c := range s.list() {
 		c.drain()
 	}
 	select {
 	case <-s.gone:
-		return nil
+		return err
 	case <-ctx.Done():
 		s.Close()
-		return ctx.Err()
+		return errors.Join(err, ctx.Err())
 	}
 }
 

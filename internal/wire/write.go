@@ -56,6 +56,7 @@ func (c *Conn) write() {
 		batch := c.queue.pop(maxBatch)
 		if batch == nil {
 			c.queue.writing = false
+			c.wake.Signal() // for finish
 			c.mu.Unlock()
 			break
 		}
