@@ -125,7 +125,7 @@ type Dirt struct {
 // Look tells how much the log needs compaction. stable is its last stable offset.
 // What could not be compacted before is never due.
 func (c *Cleaner) Look(l *Log, p Cleanup, stable model.Offset, now time.Time) (Dirt, error) {
-	if !p.Compact || c.bad[l] != nil {
+	if !p.Compact || c.bad[l] != nil || l.usable() != nil {
 		return Dirt{}, nil
 	}
 	d := Dirt{first: c.f.firstDirty(l)}

@@ -33,6 +33,9 @@ type cleaning struct {
 
 func (r *cleaning) do(ctx context.Context) error {
 	l := r.l
+	if err := l.usable(); err != nil {
+		return err
+	}
 	// All of it on disk, and known to be.
 	if err := l.await(ctx, l.wantSync(true)); err != nil {
 		return err

@@ -103,6 +103,9 @@ func (l *Log) Expire(c Cleanup, now time.Time, high model.Offset) error {
 	if !c.Delete || c.RetentionMs < 0 && c.RetentionBytes < 0 {
 		return nil
 	}
+	if err := l.usable(); err != nil {
+		return err
+	}
 	p, err := l.expired(c, now, high)
 	if err != nil || p.to == model.NoOffset {
 		return err
