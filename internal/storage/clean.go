@@ -266,11 +266,12 @@ func (f *Folder) firstDirty(l *Log) model.Offset {
 	return at
 }
 
-// setCleaned notes that the log is compacted up to an offset. A log that is no longer
-// the partition's, or was cut below it, is left alone.
-func (f *Folder) setCleaned(l *Log, to model.Offset) error {
+// setCleaned notes that the log is compacted up to an offset, unless it is no longer the
+// partition's or its segments changed since gen. A truncation changes gen first and
+// lowers the offset then, so it comes before this or after it.
+func (f *Folder) setCleaned(l *Log, to model.Offset, gen uint32) error {
 	f.mu.Lock()
-	if f.logs[l.tp] != l || to > l.EndOffset() {
+	if f.logs[l.tp] != l || l.moved(gen) {
 		f.mu.Unlock()
 		return errMoved
 	}

@@ -244,3 +244,62 @@ func TestAHorizonWithoutEnd(t *testing.T) {
 		t.Errorf("largest timestamp %d, %v", all[0].MaxTimestamp(), err)
 	}
 }
+
+// The log may lose segments, be cut or be deleted while it is compacted: the work is
+// given up and nothing of it stays.
+func TestALogThatChangesDuringItsCompaction(t *testing.T) {
+	for what, change := range map[string]func(f *Folder, l *Log) error{
+		"records deleted": func(f *Folder, l *Log) error { return errors.Join(l.RaiseStart(3), f.Trim(l)) },
+		"cut":             func(_ *Folder, l *Log) error { return l.TruncateTo(2) },
+		"begun anew":      func(_ *Folder, l *Log) error { return l.TruncateAll(50) },
+		"topic deleted":   func(f *Folder, l *Log) error { return f.Delete(l) },
+		"closed":          func(_ *Folder, l *Log) error { return l.Close() },
+	} {
+		for _, moment := range []string{"00000000000000000000.log" + cleanedSuffix, "00000000000000000000.index" + cleanedSuffix} {
+			t.Run(what, func(t *testing.T) {
+				mem := vfs.NewMem()
+				f := openFolder(t, mem)
+				l := openPart(t, f, LogConfig{SegmentBytes: 200, Compact: true, DeleteDelayMs: -1})
+				for i := range 8 {
+					lead(t, l, keyed(batch.Plain(0, 0), int64(i), kv{"a", fmt.Sprint(i)}))
+				}
+				c := f.NewCleaner(CleanerConfig{})
+				var once sync.Once
+				mem.OnOp(func(op vfs.Op) {
+					if op.Kind == vfs.OpCreate && strings.HasSuffix(op.Path, moment) {
+						once.Do(func() {
+							if err := change(f, l); err != nil {
+								t.Error(err)
+							}
+						})
+					}
+				})
+				d, err := c.Look(l, compacting(), 8, time.UnixMilli(100))
+				if err != nil || !d.Due {
+					t.Fatal(d, err)
+				}
+				more, err := c.Clean(t.Context(), l, compacting(), d, time.UnixMilli(100))
+				if more || err != nil {
+					t.Errorf("got further %v, error %v", more, err)
+				}
+				mem.OnOp(nil)
+				if f.Failed() != nil {
+					t.Error(f.Failed())
+				}
+				if f.Has(testPart) {
+					for _, name := range fileNames(t, mem, partDir()) {
+						if strings.HasSuffix(name, cleanedSuffix) || strings.HasSuffix(name, swapSuffix) {
+							t.Errorf("%s is left", name)
+						}
+					}
+				}
+				if what == "records deleted" {
+					if !cleanOnce(t, c, l, compacting(), 100) {
+						t.Error("not compacted at the second try")
+					}
+					wantRecords(t, l, "5 a=5", "6 a=6", "7 a=7")
+				}
+			})
+		}
+	}
+}

@@ -70,7 +70,7 @@ func (r *cleaning) do(ctx context.Context) error {
 			return fmt.Errorf("second pass, at %d: %w", g[0].base, err)
 		}
 	}
-	return r.c.f.setCleaned(l, r.mark)
+	return r.c.f.setCleaned(l, r.mark, r.gen)
 }
 
 // prepare readies the rules.
@@ -288,8 +288,9 @@ func (r *cleaning) rewrite(ctx context.Context, group []*segment) (err error) {
 	if err := o.finish(mod); err != nil {
 		return r.writeError(err)
 	}
-	err = l.replace(group, o)
-	r.gen = o.gen
+	if err = l.replace(group, o, r.gen); err == nil {
+		r.gen = o.gen
+	}
 	drop = errors.Is(err, errMoved) || errors.Is(err, ErrClosed) || errors.Is(err, ErrFull)
 	return err
 }

@@ -170,19 +170,19 @@ func (o *output) close(drop bool) {
 	}
 }
 
-// replace puts o in the place of group. errMoved if the log no longer has the group
-// as it was: nothing has changed then, as after ErrClosed. Any other error is the
+// replace puts o in the place of group. errMoved if the log's segments changed since
+// gen: what was dropped may have been so for records that are gone. Nothing has
+// changed then, as after ErrClosed. Any other error is the
 // folder's failure, and opening finishes the change or undoes it.
-func (l *Log) replace(group []*segment, o *output) error {
+func (l *Log) replace(group []*segment, o *output, gen uint32) error {
 	return l.do(func() error {
 		if err := l.usable(); err != nil {
 			return err
 		}
 		l.mu.Lock()
-		i := slices.Index(l.segments, group[0])
-		whole := i >= 0 && i+len(group) < len(l.segments) && slices.Equal(l.segments[i:i+len(group)], group)
+		i, moved := slices.Index(l.segments, group[0]), l.gen != gen
 		l.mu.Unlock()
-		if !whole {
+		if moved {
 			return errMoved
 		}
 		if err := o.commit(); err != nil {
