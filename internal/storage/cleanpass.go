@@ -44,7 +44,8 @@ func (r *cleaning) do(ctx context.Context) error {
 	r.gen = l.gen
 	settled := l.recoveryLocked() >= r.to
 	l.mu.Unlock()
-	if !settled {
+	r.from = r.c.f.firstDirty(l) // as of gen, not as of Look
+	if !settled || r.from >= r.to {
 		return errMoved
 	}
 	if err := r.c.f.write(recoveryFile); err != nil {
