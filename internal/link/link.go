@@ -82,7 +82,7 @@ type Link struct {
 	loaded chan struct{}
 	// running is closed when the controller has unfenced the broker.
 	running chan struct{}
-	// serve is closed by Serve: the listeners accept.
+	// serve is closed by Serve: the broker can serve.
 	serve     chan struct{}
 	serveOnce sync.Once
 	// leave is closed by Leave: the broker wants to shut down.
@@ -127,7 +127,7 @@ func (l *Link) Loaded() <-chan struct{} { return l.loaded }
 // Running is closed when the cluster counts on the broker.
 func (l *Link) Running() <-chan struct{} { return l.running }
 
-// Serve says that the listeners accept clients, so the broker may be unfenced.
+// Serve says that the broker can serve clients, so it may be unfenced.
 func (l *Link) Serve() { l.serveOnce.Do(func() { close(l.serve) }) }
 
 // Leave asks the controller to move leaderships off this broker and waits until

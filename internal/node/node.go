@@ -100,12 +100,12 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 		return nil, fmt.Errorf("controller.quorum.voters: %d controllers are named, but only one is supported yet", len(v))
 	}
 	for _, step := range []func(context.Context) error{
-		n.listen,        // first: a taken port is the commonest mistake
-		n.openFolders,   // then the folders' locks and identities
-		n.startQuorum,   // the metadata log
-		n.startBroker,   // follows it, opens the partitions
-		n.serve,         // clients may come
-		n.awaitUnfenced, // and the cluster knows
+		n.listen,      // first: a taken port is the commonest mistake
+		n.openFolders, // then the folders' locks and identities
+		n.startQuorum, // the metadata log
+		n.startBroker, // follows it, opens the partitions
+		n.unfence,     // the cluster counts on it
+		n.serve,       // clients, which wait in the sockets' backlog, are let in
 	} {
 		if err := step(ctx); err != nil {
 			n.Close(context.WithoutCancel(ctx))
@@ -255,6 +255,17 @@ func (n *Node) startBroker(ctx context.Context) error {
 	return nil
 }
 
+// unfence has the controller give the broker its leaderships. It comes before the
+// first client is served: one that comes with the port could find no leaders, and
+// no broker to put its topic on.
+func (n *Node) unfence(ctx context.Context) error {
+	n.link.Serve()
+	if err := n.await(ctx, n.link.Running(), "the controller to unfence the broker"); err != nil {
+		return err
+	}
+	return n.link.Caught(ctx)
+}
+
 func (n *Node) serve(context.Context) error {
 	settings := n.cfg.Settings
 	for _, p := range n.ports {
@@ -270,18 +281,6 @@ func (n *Node) serve(context.Context) error {
 			Log:          n.cfg.Log,
 		})
 		p.start(n)
-	}
-	n.link.Serve()
-	return nil
-}
-
-func (n *Node) awaitUnfenced(ctx context.Context) error {
-	if err := n.await(ctx, n.link.Running(), "the controller to unfence the broker"); err != nil {
-		return err
-	}
-	// The leaderships that come with it are in the log; clients must find them.
-	if err := n.link.Caught(ctx); err != nil {
-		return err
 	}
 	n.http.setReady(true)
 	return nil
