@@ -73,6 +73,14 @@ func TestPowerFailureAtAnyMomentLosesNothingThatWasFlushed(t *testing.T) {
 	}
 }
 
+// A truncation to the log's start once removed the last file that told where the
+// log is: after a power failure it began at 0 again. This seed meets it.
+func TestTruncationToTheStartKeepsTheOffsets(t *testing.T) {
+	for range 3 {
+		runCrashes(t, LogConfig{SegmentBytes: 1500, IndexInterval: 200, DeleteDelayMs: -1}, 1613)
+	}
+}
+
 func runCrashes(t *testing.T, cfg LogConfig, seed uint64) int {
 	c := &crashTest{
 		t: t, cfg: cfg, mem: vfs.NewMem(), floor: 1 << 62, id: testTopic,

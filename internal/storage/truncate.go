@@ -30,10 +30,9 @@ func (l *Log) TruncateTo(off model.Offset) error {
 		if off >= l.EndOffset() {
 			return nil
 		}
-		if off <= l.segments[0].base {
-			return l.finish(l.reset(l.segments[0].base))
-		}
-		return l.finish(l.truncate(off))
+		// The first segment is emptied, never removed: its name is what keeps the
+		// log's offsets in a crash.
+		return l.finish(l.truncate(max(off, l.segments[0].base)))
 	})
 }
 
