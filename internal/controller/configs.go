@@ -40,17 +40,11 @@ func configRecord(res image.ConfigResource, key, value string) *record.ConfigRec
 func (c *Controller) incrementalAlterConfigs(env Env, req *kmsg.IncrementalAlterConfigsRequest) Result {
 	resp := kmsg.NewPtrIncrementalAlterConfigsResponse()
 	var recs []record.Metadata
-	count := map[image.ConfigResource]int{}
-	for _, r := range req.Resources {
-		count[image.ConfigResource{Type: int8(r.ResourceType), Name: r.ResourceName}]++
+	resource := func(r *kmsg.IncrementalAlterConfigsRequestResource) image.ConfigResource {
+		return image.ConfigResource{Type: int8(r.ResourceType), Name: r.ResourceName}
 	}
-	for _, want := range req.Resources {
-		res := image.ConfigResource{Type: int8(want.ResourceType), Name: want.ResourceName}
-		n := count[res]
-		if n == 0 {
-			continue
-		}
-		count[res] = 0
+	for want, n := range distinct(req.Resources, resource) {
+		res := resource(want)
 		var e *refusal
 		if n > 1 {
 			e = refuse(kerr.InvalidRequest, "Each resource must appear at most once.")
@@ -91,17 +85,11 @@ func (c *Controller) incrementalAlterConfigs(env Env, req *kmsg.IncrementalAlter
 func (c *Controller) alterConfigs(env Env, req *kmsg.AlterConfigsRequest) Result {
 	resp := kmsg.NewPtrAlterConfigsResponse()
 	var recs []record.Metadata
-	count := map[image.ConfigResource]int{}
-	for _, r := range req.Resources {
-		count[image.ConfigResource{Type: int8(r.ResourceType), Name: r.ResourceName}]++
+	resource := func(r *kmsg.AlterConfigsRequestResource) image.ConfigResource {
+		return image.ConfigResource{Type: int8(r.ResourceType), Name: r.ResourceName}
 	}
-	for _, want := range req.Resources {
-		res := image.ConfigResource{Type: int8(want.ResourceType), Name: want.ResourceName}
-		n := count[res]
-		if n == 0 {
-			continue
-		}
-		count[res] = 0
+	for want, n := range distinct(req.Resources, resource) {
+		res := resource(want)
 		e := c.checkResource(env.Image, res)
 		if n > 1 {
 			e = refuse(kerr.InvalidRequest, "Each resource must appear at most once.")

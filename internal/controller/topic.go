@@ -29,18 +29,8 @@ type creation struct {
 func (c *Controller) createTopics(env Env, req *kmsg.CreateTopicsRequest) Result {
 	resp := kmsg.NewPtrCreateTopicsResponse()
 	t := &creation{c: c, env: env, taken: map[string]string{}}
-	count := map[string]int{}
-	for i := range req.Topics {
-		count[req.Topics[i].Topic]++
-	}
 	tooMany := c.tooManyPartitions(req)
-	for i := range req.Topics {
-		want := &req.Topics[i]
-		n := count[want.Topic]
-		if n == 0 {
-			continue // a duplicate, already answered
-		}
-		count[want.Topic] = 0
+	for want, n := range distinct(req.Topics, func(t *kmsg.CreateTopicsRequestTopic) string { return t.Topic }) {
 		var rt kmsg.CreateTopicsResponseTopic
 		var e *refusal
 		switch {
@@ -371,21 +361,14 @@ func (c *Controller) deletable(img *image.Image, version int16, want kmsg.Delete
 // createPartitions decides CreatePartitions v0-3.
 func (c *Controller) createPartitions(env Env, req *kmsg.CreatePartitionsRequest) Result {
 	resp := kmsg.NewPtrCreatePartitionsResponse()
-	count := map[string]int{}
 	var total int64
 	for _, t := range req.Topics {
-		count[t.Topic]++
 		if old, ok := env.Image.Topic(t.Topic); ok {
 			total += max(0, int64(t.Count)-int64(old.NumPartitions()))
 		}
 	}
 	var recs []record.Metadata
-	for _, want := range req.Topics {
-		n := count[want.Topic]
-		if n == 0 {
-			continue
-		}
-		count[want.Topic] = 0
+	for want, n := range distinct(req.Topics, func(t *kmsg.CreatePartitionsRequestTopic) string { return t.Topic }) {
 		rt := kmsg.NewCreatePartitionsResponseTopic()
 		rt.Topic = want.Topic
 		var add []record.Metadata
@@ -396,7 +379,7 @@ func (c *Controller) createPartitions(env Env, req *kmsg.CreatePartitionsRequest
 		case total > MaxPartitions:
 			e = refuse(kerr.PolicyViolation, "Excessively large number of partitions per request.")
 		default:
-			add, e = c.morePartitions(env, &want)
+			add, e = c.morePartitions(env, want)
 		}
 		if e != nil {
 			rt.ErrorCode, rt.ErrorMessage = e.code, text(e.text)
