@@ -83,7 +83,7 @@ func (f *fetch) start() {
 
 // resolve finds the partitions of this node.
 func (f *fetch) resolve() {
-	img, b := f.s.cfg.Image(), f.s.cfg.Broker
+	img, byID := f.s.cfg.Image(), f.r.Version >= 13
 	if f.session != nil { // for its parts' known
 		f.session.mu.Lock()
 		defer f.session.mu.Unlock()
@@ -91,25 +91,16 @@ func (f *fetch) resolve() {
 	for i := range f.items {
 		it := &f.items[i]
 		it.where, it.err = nil, nil
-		var topic *broker.Topic
-		if f.r.Version >= 13 {
-			if topic = b.TopicByID(it.key.id); topic == nil {
-				if _, ok := img.TopicByID(it.key.id); !ok {
-					it.err = kerr.UnknownTopicID
-					if it.sess != nil && it.sess.known { // it was deleted meanwhile
-						it.err = kerr.UnknownTopicOrPartition
-					}
-					continue
-				}
-			}
-			if it.sess != nil {
-				it.sess.known = true
-			}
-		} else if topic = b.Topic(it.name); topic == nil {
-			if _, ok := img.Topic(it.name); !ok {
+		topic, err := f.s.topic(img, byID, it.name, it.key.id)
+		if err != nil {
+			it.err = err
+			if it.sess != nil && it.sess.known { // it was deleted meanwhile
 				it.err = kerr.UnknownTopicOrPartition
-				continue
 			}
+			continue
+		}
+		if byID && it.sess != nil {
+			it.sess.known = true
 		}
 		if topic != nil {
 			it.where = topic.Partition(it.key.partition)

@@ -113,18 +113,3 @@ func find(p *broker.Partition, ts int64, limit model.Offset, out *kmsg.ListOffse
 	}
 	return nil
 }
-
-// partition finds a hosted partition by name.
-func (s *Server) partition(img *image.Image, topic string, index int32) (*broker.Partition, error) {
-	t := s.cfg.Broker.Topic(topic)
-	if t == nil {
-		if _, ok := img.Topic(topic); !ok {
-			return nil, kerr.UnknownTopicOrPartition
-		}
-		return nil, kerr.NotLeaderForPartition
-	}
-	if p := t.Partition(index); p != nil {
-		return p, nil
-	}
-	return nil, missing(img, t, index)
-}

@@ -143,7 +143,7 @@ func (p *produce) start() {
 	at := 0
 	for i := range p.topics {
 		t := &p.topics[i]
-		topic, err := p.find(img, t)
+		topic, err := p.s.topic(img, p.r.Version >= 13, t.name, t.id)
 		for range t.n {
 			part := p.parts[at]
 			at++
@@ -155,27 +155,6 @@ func (p *produce) start() {
 		p.arm()
 	}
 	p.done()
-}
-
-// find resolves a topic; err says that there is no such topic.
-func (p *produce) find(img *image.Image, t *produceTopic) (*broker.Topic, error) {
-	b := p.s.cfg.Broker
-	if p.r.Version >= 13 {
-		topic := b.TopicByID(t.id)
-		if topic == nil {
-			if _, ok := img.TopicByID(t.id); !ok {
-				return nil, kerr.UnknownTopicID
-			}
-		}
-		return topic, nil
-	}
-	topic := b.Topic(t.name)
-	if topic == nil {
-		if _, ok := img.Topic(t.name); !ok {
-			return nil, kerr.UnknownTopicOrPartition
-		}
-	}
-	return topic, nil
 }
 
 func (p *produce) startPart(img *image.Image, topic *broker.Topic, err error, part *producePart, now int64) {
@@ -201,19 +180,6 @@ func (p *produce) startPart(img *image.Image, topic *broker.Topic, err error, pa
 	}
 	part.sent = true
 	part.where.Write(part.Write, part.records, now)
-}
-
-// missing tells a partition that is elsewhere from one that does not exist.
-func missing(img *image.Image, topic *broker.Topic, index int32) error {
-	if topic == nil {
-		return kerr.NotLeaderForPartition
-	}
-	if t, ok := img.TopicByID(topic.ID); ok {
-		if _, ok := t.Partition(index); ok {
-			return kerr.NotLeaderForPartition
-		}
-	}
-	return kerr.UnknownTopicOrPartition
 }
 
 // admit checks what depends on the request rather than on the partition.

@@ -12,31 +12,29 @@ import (
 // made (KIP-525), v6 quota errors, v7 topic ids. The controller decides
 // (KAFKA.md 3.11); the answer waits until this broker has the topics too.
 func (c call) createTopics() {
-	resp, err := c.forward(c.msg.(*kmsg.CreateTopicsRequest).TimeoutMillis)
-	if err != nil {
-		failed := kmsg.NewPtrCreateTopicsResponse()
-		for _, t := range c.msg.(*kmsg.CreateTopicsRequest).Topics {
+	req := c.msg.(*kmsg.CreateTopicsRequest)
+	c.forward(req.TimeoutMillis, func(code int16, why *string) kmsg.Response {
+		r := kmsg.NewPtrCreateTopicsResponse()
+		for _, t := range req.Topics {
 			ft := kmsg.NewCreateTopicsResponseTopic()
-			ft.Topic, ft.ErrorCode, ft.ErrorMessage = t.Topic, code(err), text(err)
+			ft.Topic, ft.ErrorCode, ft.ErrorMessage = t.Topic, code, why
 			ft.Configs = []kmsg.CreateTopicsResponseTopicConfig{}
-			failed.Topics = append(failed.Topics, ft)
+			r.Topics = append(r.Topics, ft)
 		}
-		resp = failed
-	}
-	c.reply(resp)
+		return r
+	})
 }
 
 // deleteTopics is DeleteTopics, key 20, versions 1 to 6. v5 error messages, v6
 // topics by id. The controller decides.
 func (c call) deleteTopics() {
 	req := c.msg.(*kmsg.DeleteTopicsRequest)
-	resp, err := c.forward(req.TimeoutMillis)
-	if err != nil {
-		failed := kmsg.NewPtrDeleteTopicsResponse()
+	c.forward(req.TimeoutMillis, func(code int16, why *string) kmsg.Response {
+		r := kmsg.NewPtrDeleteTopicsResponse()
 		add := func(name *string, id [16]byte) {
 			ft := kmsg.NewDeleteTopicsResponseTopic()
-			ft.Topic, ft.TopicID, ft.ErrorCode, ft.ErrorMessage = name, id, code(err), text(err)
-			failed.Topics = append(failed.Topics, ft)
+			ft.Topic, ft.TopicID, ft.ErrorCode, ft.ErrorMessage = name, id, code, why
+			r.Topics = append(r.Topics, ft)
 		}
 		for _, name := range req.TopicNames {
 			add(&name, [16]byte{})
@@ -44,14 +42,37 @@ func (c call) deleteTopics() {
 		for _, t := range req.Topics {
 			add(t.Topic, t.TopicID)
 		}
-		resp = failed
+		return r
+	})
+}
+
+// createPartitions is CreatePartitions, key 37, versions 0 to 3. The controller
+// decides; the answer waits until this broker has the partitions.
+func (c call) createPartitions() {
+	req := c.msg.(*kmsg.CreatePartitionsRequest)
+	c.forward(req.TimeoutMillis, func(code int16, why *string) kmsg.Response {
+		r := kmsg.NewPtrCreatePartitionsResponse()
+		for _, t := range req.Topics {
+			ft := kmsg.NewCreatePartitionsResponseTopic()
+			ft.Topic, ft.ErrorCode, ft.ErrorMessage = t.Topic, code, why
+			r.Topics = append(r.Topics, ft)
+		}
+		return r
+	})
+}
+
+// forward asks the active controller, waits for its decision to arrive here, and
+// answers. timeout is the request's, in milliseconds. failed makes the answer
+// where there is no decision.
+func (c call) forward(timeout int32, failed func(code int16, why *string) kmsg.Response) {
+	resp, err := c.decided(timeout)
+	if err != nil {
+		resp = failed(code(err), text(err))
 	}
 	c.reply(resp)
 }
 
-// forward asks the active controller and waits for its decision to arrive here.
-// timeout is the request's, in milliseconds.
-func (c call) forward(timeout int32) (kmsg.Response, error) {
+func (c call) decided(timeout int32) (kmsg.Response, error) {
 	if timeout <= 0 {
 		return nil, kerr.RequestTimedOut
 	}
