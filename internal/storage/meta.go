@@ -10,8 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/magiconair/properties"
-
+	"ottla.dev/ottla/internal/config"
 	"ottla.dev/ottla/internal/model"
 	"ottla.dev/ottla/internal/vfs"
 )
@@ -53,25 +52,24 @@ func PeekMeta(fsys vfs.FS, path string) (Meta, error) {
 // parseMeta reads meta.properties of version 1.
 func parseMeta(text []byte) (Meta, error) {
 	var m Meta
-	loader := properties.Loader{Encoding: properties.ISO_8859_1, DisableExpansion: true}
-	p, err := loader.LoadBytes(text)
+	p, err := config.ParseProperties(text)
 	if err != nil {
 		return m, fmt.Errorf("%w: %w", errCorrupt, err)
 	}
-	if v := p.GetString("version", ""); v != "1" {
+	if v := p["version"]; v != "1" {
 		return m, fmt.Errorf("%w: version is %q, only 1 is supported", errCorrupt, v)
 	}
 	m.Version = 1
-	if m.ClusterID, err = model.ParseUUID(p.GetString("cluster.id", "")); err != nil {
+	if m.ClusterID, err = model.ParseUUID(p["cluster.id"]); err != nil {
 		return m, fmt.Errorf("%w: cluster.id: %w", errCorrupt, err)
 	}
-	node, err := strconv.ParseInt(p.GetString("node.id", ""), 10, 32)
+	node, err := strconv.ParseInt(p["node.id"], 10, 32)
 	if err != nil || node < 0 {
-		return m, fmt.Errorf("%w: node.id is %q, not a number from 0", errCorrupt, p.GetString("node.id", ""))
+		return m, fmt.Errorf("%w: node.id is %q, not a number from 0", errCorrupt, p["node.id"])
 	}
 	m.NodeID = model.NodeID(node)
 	// Folders of Kafka before 3.7 have none; whoever opens the folder adds it.
-	if id := p.GetString("directory.id", ""); id != "" {
+	if id := p["directory.id"]; id != "" {
 		if m.DirectoryID, err = model.ParseUUID(id); err != nil {
 			return m, fmt.Errorf("%w: directory.id: %w", errCorrupt, err)
 		}
